@@ -1,0 +1,1 @@
+"""Stateless tensor operations: no parameters, the device and dtype of their input."""

@@ -1,0 +1,157 @@
+"""The protocol every model meets, and the adapter that makes an image model meet it.
+
+A segmenter maps a batch of clips to per-pixel class logits of the same size; everything above the models
+(masked consistency, voting, selection, prediction) knows only this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, cast, overload, runtime_checkable
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean colour (R, G, B) of ImageNet for frames in ``[0, 1]``."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation (R, G, B) of ImageNet for frames in ``[0, 1]``."""
+IGNORE_INDEX = 255
+"""Label of pixels that no loss and no score looks at."""
+
+
+class Segmenter(Protocol):
+    """Anything that maps clips to class logits.
+
+    ``segmenter(frames)`` takes ``(B, T, 3, H, W)`` float RGB in ``[0, 1]`` and returns ``(B, T, K, H, W)``
+    whose softmax over K is the class distribution. Any T >= 1 and any H, W >= 32; nothing is remembered
+    between calls; batch items are independent in eval mode.
+    """
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        ...
+
+    def __call__(self, frames: Tensor, /) -> Tensor:
+        """Logits ``(B, T, K, H, W)`` of frames ``(B, T, 3, H, W)``."""
+        ...
+
+
+@runtime_checkable
+class Video(Protocol):
+    """A stored video: a uint8 ``(T, 3, H, W)`` tensor, or anything with ``len`` and slices that give such tensors."""
+
+    def __len__(self) -> int:
+        """T, the number of frames."""
+        ...
+
+    def __getitem__(self, index: slice, /) -> Tensor:
+        """The frames of a slice, uint8 ``(t, 3, H, W)`` RGB."""
+        ...
+
+
+class VideoSegmenter(Segmenter, Protocol):
+    """A segmenter that sees the whole video before it answers (DVIS pools class scores over all frames)."""
+
+    def stream(self, video: Video, /, *, clip_length: int) -> Iterator[Tensor]:
+        """Consecutive logits ``(1, t, K, H, W)`` of the whole video, ``t <= clip_length`` frames at a time."""
+        ...
+
+
+class PerFrame(nn.Module):
+    """An image model as a segmenter: every frame on its own, in one batch.
+
+    Args:
+        net: takes images ``(N, 3, H, W)``.
+        num_classes: K, 1 to 255.
+        logits_of: picks the logits ``(N, K, h, w)`` out of what ``net`` returns; logits of another size are
+            resized to the frames' (bilinear, ``align_corners=False``).
+        mean: per-channel mean subtracted from frames in ``[0, 1]``; None feeds them as they are.
+        std: per-channel standard deviation; given together with ``mean``.
+        multiple_of: sides are padded right and bottom to a multiple of this (with the mean, or with zeros
+            where none is given), and the logits cropped back.
+
+    Raises:
+        ConfigError: only one of ``mean`` and ``std`` is given, or they are not three numbers with
+            ``std`` above 0.
+
+    Example:
+        >>> net = nn.Conv2d(3, 5, kernel_size=1)
+        >>> segmenter = PerFrame(net, num_classes=5, logits_of=lambda out: out)
+        >>> segmenter(torch.rand(2, 4, 3, 32, 48)).shape
+        torch.Size([2, 4, 5, 32, 48])
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        net: Callable[[Tensor], Any],
+        *,
+        num_classes: int,
+        logits_of: Callable[[Any], Tensor],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        multiple_of: int = 1,
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None):
+            raise ConfigError("mean, std: expected both or neither, got one of them")
+        if mean is not None and std is not None and (len(mean) != 3 or len(std) != 3 or min(std) <= 0):
+            raise ConfigError(f"mean, std: expected three numbers each, std above 0, got {mean} and {std}")
+        check_positive(multiple_of=multiple_of)
+        self.net = net
+        self.num_classes = check_num_classes(num_classes)
+        self.logits_of = logits_of
+        self.multiple_of = multiple_of
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = None if values is None else torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    def forward(self, frames: Tensor, /) -> Tensor:
+        """Logits ``(B, T, K, H, W)`` of frames ``(B, T, 3, H, W)`` in ``[0, 1]``.
+
+        Raises:
+            ShapeError: frames are not five-dimensional, or the net's logits have another number of
+                images or classes than expected.
+            DTypeError: frames are not floating-point, or ``logits_of`` did not give a tensor.
+        """
+        sizes = check_shapes(frames=(frames, "b t 3 h w"))
+        check_float(frames=frames)
+        images = rearrange(frames, "b t c h w -> (b t) c h w")
+        if self.mean is not None and self.std is not None:
+            images = (images - self.mean.to(images)) / self.std.to(images)
+        height, width = sizes["h"], sizes["w"]
+        below, right = -height % self.multiple_of, -width % self.multiple_of
+        if below or right:
+            images = functional.pad(images, (0, right, 0, below))
+        logits = self.logits_of(self.net(images))
+        if not isinstance(logits, Tensor):
+            raise DTypeError(f"logits_of: expected it to return a tensor, got {type(logits).__name__}")
+        if logits.ndim != 4 or logits.shape[:2] != (len(images), self.num_classes):
+            raise ShapeError(
+                f"net: expected logits ({len(images)} {self.num_classes} h w), got {tuple(logits.shape)}"
+            )
+        if logits.shape[-2:] != images.shape[-2:]:
+            logits = functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        logits = logits[..., :height, :width]
+        return rearrange(logits, "(b t) k h w -> b t k h w", b=sizes["b"])
+
+
+@overload
+def device_of(segmenter: object, default: torch.device) -> torch.device: ...
+@overload
+def device_of(segmenter: object, default: None = None) -> torch.device | None: ...
+def device_of(segmenter: object, default: torch.device | None = None) -> torch.device | None:
+    """Device of a module's first parameter or buffer; ``default`` where it has none or is no module."""
+    if isinstance(segmenter, nn.Module):
+        for tensor in (*segmenter.parameters(), *segmenter.buffers()):
+            return cast("torch.device", tensor.device)
+    return default

@@ -1,0 +1,34 @@
+"""Fixtures shared by the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device at hand."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A freshly seeded CPU generator."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real video (CamVid, VSPW samples, small nets), beside the repository or in MVCSEG_SHARED_DATA."""
+    folder = Path(os.environ.get("MVCSEG_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "camvid").is_dir():
+        pytest.skip(f"no real data at {folder}: set MVCSEG_SHARED_DATA to the folder that holds camvid/")
+    return folder
