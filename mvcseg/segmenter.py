@@ -7,7 +7,7 @@ A segmenter maps a batch of clips to per-pixel class logits of the same size; ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, cast, overload, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -136,9 +136,7 @@ class PerFrame(nn.Module):
         if not isinstance(logits, Tensor):
             raise DTypeError(f"logits_of: expected it to return a tensor, got {type(logits).__name__}")
         if logits.ndim != 4 or logits.shape[:2] != (len(images), self.num_classes):
-            raise ShapeError(
-                f"net: expected logits ({len(images)} {self.num_classes} h w), got {tuple(logits.shape)}"
-            )
+            raise ShapeError(f"net: expected logits ({len(images)} {self.num_classes} h w), got {tuple(logits.shape)}")
         if logits.shape[-2:] != images.shape[-2:]:
             logits = functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         logits = logits[..., :height, :width]
@@ -153,5 +151,5 @@ def device_of(segmenter: object, default: torch.device | None = None) -> torch.d
     """Device of a module's first parameter or buffer; ``default`` where it has none or is no module."""
     if isinstance(segmenter, nn.Module):
         for tensor in (*segmenter.parameters(), *segmenter.buffers()):
-            return cast("torch.device", tensor.device)
+            return tensor.device
     return default
