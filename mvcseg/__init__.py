@@ -5,6 +5,9 @@ The parts of the report "Semantic Segmentation on VSPW Dataset through Masked Vi
 by flow and SSIM, class correction by vision-language models, and the official VSPW scores.
 """
 
+from mvcseg.inference import iter_labels, predict_labels
+from mvcseg.masking import PatchMask, apply_mask, patch_mask
+from mvcseg.mvc import MVCWrapper
 from mvcseg.segmenter import IGNORE_INDEX, IMAGENET_MEAN, IMAGENET_STD, PerFrame, Segmenter, Video, VideoSegmenter
 
 __version__ = "0.1.0"
@@ -13,8 +16,14 @@ __all__ = [
     "IGNORE_INDEX",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "MVCWrapper",
+    "PatchMask",
     "PerFrame",
     "Segmenter",
     "Video",
     "VideoSegmenter",
+    "apply_mask",
+    "iter_labels",
+    "patch_mask",
+    "predict_labels",
 ]

@@ -1,0 +1,196 @@
+"""Whole videos through a segmenter, clip by clip, in memory that does not grow with their length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mvcseg.errors import DataError, DTypeError, ShapeError
+from mvcseg.segmenter import Segmenter, Video, device_of
+from mvcseg.shapes import check_num_classes, check_positive, check_shapes
+
+
+def iter_logits(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iterator[Tensor]:
+    """Consecutive logits of a video, without a graph.
+
+    The segmenter's own ``stream`` is used where it has one; else the video goes through it in clips of
+    ``clip_length`` frames, the last one shorter, each moved to the segmenter's device. A module is put into
+    eval mode for each clip and back into the mode it had.
+
+    Args:
+        segmenter: gives logits of clips.
+        video: uint8 ``(T, 3, H, W)``, or anything with ``len`` and slices that give such tensors.
+        clip_length: most frames at once.
+
+    Yields:
+        ``(1, t, K, H, W)``, ``t <= clip_length``, on the segmenter's device.
+
+    Raises:
+        ConfigError: ``clip_length`` is below 1.
+        ShapeError: the video is empty or not ``(T, 3, H, W)``, or the logits do not fit the frames.
+        DTypeError: frames are not uint8.
+    """
+    check_positive(clip_length=clip_length)
+    total = check_video(video)
+    stream = getattr(segmenter, "stream", None)
+    if stream is not None:
+        yield from _without_graph(segmenter, stream(video, clip_length=clip_length))
+        return
+    for start in range(0, total, clip_length):
+        stop = min(start + clip_length, total)
+        clip = read_clip(video, start, stop)
+        frames = clip.to(device_of(segmenter, clip.device), non_blocking=True).unsqueeze(0).float() / 255
+        with evaluating(segmenter), torch.no_grad():
+            logits = segmenter(frames)
+        check_shapes(frames=(frames, "b t 3 h w"), logits=(logits, f"b t {segmenter.num_classes} h w"))
+        yield logits
+
+
+def iter_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iterator[Tensor]:
+    """Class ids of a video as consecutive clips, in bounded memory.
+
+    Args:
+        segmenter: gives logits of clips; at most 255 classes.
+        video: uint8 ``(T, 3, H, W)``, or anything with ``len`` and slices that give such tensors.
+        clip_length: most frames at once.
+
+    Yields:
+        ``(t, H, W)`` uint8 in 0..K-1, ``t <= clip_length``, on the CPU, or on the video's device where it is a
+        tensor elsewhere.
+
+    Raises:
+        ConfigError: ``clip_length`` is below 1, or the segmenter has more than 255 classes.
+        ShapeError: the video is empty or not ``(T, 3, H, W)``, or the logits do not fit the frames.
+        DTypeError: frames are not uint8.
+        DataError: the logits hold NaN.
+    """
+    check_num_classes(segmenter.num_classes)
+    device = video.device if isinstance(video, Tensor) else torch.device("cpu")
+    start = 0
+    for logits in iter_logits(segmenter, video, clip_length=clip_length):
+        labels = classes_of(logits, first_frame=start)
+        start += len(labels)
+        yield labels.to(device)
+
+
+def predict_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> Tensor:
+    """Class ids of a whole video.
+
+    Args:
+        segmenter: gives logits of clips; at most 255 classes.
+        video: uint8 ``(T, 3, H, W)``, or anything with ``len`` and slices that give such tensors.
+        clip_length: most frames at once.
+
+    Returns:
+        ``(T, H, W)`` int64 in 0..K-1, on the CPU, or on the video's device where it is a tensor elsewhere.
+
+    Raises:
+        ConfigError: ``clip_length`` is below 1, or the segmenter has more than 255 classes.
+        ShapeError: the video is empty or not ``(T, 3, H, W)``, or the logits do not fit the frames.
+        DTypeError: frames are not uint8.
+        DataError: the logits hold NaN.
+
+    Example:
+        >>> from mvcseg import PerFrame
+        >>> segmenter = PerFrame(nn.Conv2d(3, 5, 1), num_classes=5, logits_of=lambda out: out)
+        >>> predict_labels(segmenter, torch.zeros(7, 3, 32, 48, dtype=torch.uint8), clip_length=4).shape
+        torch.Size([7, 32, 48])
+    """
+    return gather_clips(iter_labels(segmenter, video, clip_length=clip_length), length=len(video))
+
+
+def gather_clips(clips: Iterator[Tensor], *, length: int) -> Tensor:
+    """``(T, H, W)`` int64 from consecutive ``(t, H, W)`` clips that add up to ``length`` frames.
+
+    Raises:
+        ShapeError: they add up to another number.
+    """
+    labels: Tensor | None = None
+    start = 0
+    for clip in clips:
+        if labels is None:
+            labels = torch.empty(length, *clip.shape[1:], dtype=torch.int64, device=clip.device)
+        if start + len(clip) <= length:
+            labels[start : start + len(clip)] = clip
+        start += len(clip)
+    if labels is None or start != length:
+        raise ShapeError(f"segmenter: expected labels for {length} frames, got {start}")
+    return labels
+
+
+def classes_of(logits: Tensor, *, first_frame: int = 0) -> Tensor:
+    """The most likely class of every pixel, uint8 ``(t, H, W)``, of logits ``(1, t, K, H, W)``.
+
+    Of equal scores the lowest class id wins.
+
+    Raises:
+        DataError: the scores of a pixel hold NaN.
+    """
+    best, labels = logits.squeeze(0).max(dim=1)
+    if bool(best.isnan().any()):
+        last = first_frame + len(best) - 1
+        raise DataError(
+            f"segmenter: expected numbers, got NaN in the logits of frames {first_frame} to {last}; "
+            "check its weights and its input"
+        )
+    return labels.to(torch.uint8)
+
+
+def check_video(video: Video) -> int:
+    """Number of frames of a stored video, at least 1.
+
+    Raises:
+        ShapeError: it has no frame, or is a tensor that is not ``(T, 3, H, W)``.
+        DTypeError: it is a tensor that is not uint8, or has no ``len`` and slices.
+    """
+    if isinstance(video, Tensor):
+        check_shapes(video=(video, "t 3 h w"))
+        if video.dtype != torch.uint8:
+            raise DTypeError(f"video: expected uint8 frames, got {video.dtype}")
+    elif not isinstance(video, Video):
+        raise DTypeError(
+            f"video: expected a uint8 (T, 3, H, W) tensor or an object with len and slices, got {type(video).__name__}"
+        )
+    if len(video) == 0:
+        raise ShapeError("video: expected at least one frame, got none")
+    return len(video)
+
+
+def read_clip(video: Video, start: int, stop: int) -> Tensor:
+    """Frames ``start`` to ``stop`` of a stored video, uint8 ``(t, 3, H, W)``.
+
+    Raises:
+        ShapeError: the slice gives something else than ``stop - start`` frames.
+        DTypeError: they are not uint8.
+    """
+    clip = video[start:stop]
+    check_shapes(video=(clip, f"{stop - start} 3 h w"))
+    if clip.dtype != torch.uint8:
+        raise DTypeError(f"video: expected uint8 frames, got {clip.dtype}")
+    return clip
+
+
+@contextmanager
+def evaluating(segmenter: object) -> Iterator[None]:
+    """A module in eval mode, and afterwards each of its parts back in the mode it had."""
+    training = [part for part in segmenter.modules() if part.training] if isinstance(segmenter, nn.Module) else []
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _without_graph(segmenter: Segmenter, clips: Iterator[Tensor]) -> Iterator[Tensor]:
+    # the modes are entered for each clip, so that the caller's code between two clips runs in its own
+    while True:
+        with evaluating(segmenter), torch.no_grad():
+            logits = next(clips, None)
+        if logits is None:
+            return
+        yield logits

@@ -1,0 +1,71 @@
+"""Objectives: what a training step minimises, as a function of the segmenter and its input.
+
+Masked video consistency calls the same objective on the clean and on the masked clip, so it needs to know
+neither the loss nor what the model returns for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mvcseg.errors import ConfigError
+from mvcseg.losses.cross_entropy import pixel_cross_entropy
+from mvcseg.segmenter import Segmenter
+
+
+class Objective(Protocol):
+    """``(segmenter, frames, labels, weight) -> scalar loss``."""
+
+    def __call__(self, segmenter: Segmenter, frames: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Loss of ``segmenter`` on frames ``(B, T, 3, H, W)``, labels and pixel weights ``(B, T, H, W)``."""
+        ...
+
+
+class PixelObjective:
+    """Cross-entropy of the segmenter's logits.
+
+    Args:
+        class_weight: one factor a class, or None for equal ones.
+        label_smoothing: share of the target spread over all classes, in ``[0, 1]``.
+
+    Raises:
+        ConfigError: ``label_smoothing`` is outside ``[0, 1]``, or a class weight is negative.
+
+    Example:
+        >>> from mvcseg import PerFrame
+        >>> segmenter = PerFrame(torch.nn.Conv2d(3, 4, 1), num_classes=4, logits_of=lambda out: out)
+        >>> labels = torch.zeros(1, 2, 32, 32, dtype=torch.uint8)
+        >>> PixelObjective()(segmenter, torch.rand(1, 2, 3, 32, 32), labels).ndim
+        0
+    """
+
+    def __init__(self, *, class_weight: Sequence[float] | None = None, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing <= 1:
+            raise ConfigError(f"label_smoothing: expected a share in [0, 1], got {label_smoothing!r}")
+        if class_weight is not None and not all(value >= 0 for value in class_weight):
+            raise ConfigError(f"class_weight: expected factors of at least 0, got {list(class_weight)}")
+        self.class_weight = None if class_weight is None else tuple(float(value) for value in class_weight)
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, segmenter: Segmenter, frames: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss, a scalar with a graph.
+
+        Args:
+            segmenter: gives logits ``(B, T, K, H, W)``.
+            frames: ``(B, T, 3, H, W)`` in ``[0, 1]``.
+            labels: ``(B, T, H, W)`` classes, 255 ignored.
+            weight: ``(B, T, H, W)`` pixel weights in ``[0, 1]``, or None.
+
+        Raises:
+            ShapeError: logits, labels or weights do not fit the frames.
+            DataError: on the CPU, a label is outside the classes.
+        """
+        logits = segmenter(frames)
+        class_weight = None if self.class_weight is None else torch.tensor(self.class_weight).to(logits)
+        return pixel_cross_entropy(
+            logits, labels, weight=weight, class_weight=class_weight, label_smoothing=self.label_smoothing
+        )
