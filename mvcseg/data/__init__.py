@@ -1,0 +1,19 @@
+"""Videos, label maps and data sets on disk."""
+
+from mvcseg.data.frames import FrameFolder
+from mvcseg.data.io import VideoFile, open_video, write_video
+from mvcseg.data.label_maps import LabelFolder, read_classes, read_label_map, write_classes, write_label_map
+from mvcseg.data.palette import class_colours
+
+__all__ = [
+    "FrameFolder",
+    "LabelFolder",
+    "VideoFile",
+    "class_colours",
+    "open_video",
+    "read_classes",
+    "read_label_map",
+    "write_classes",
+    "write_label_map",
+    "write_video",
+]
