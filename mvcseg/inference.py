@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -150,9 +151,10 @@ def check_video(video: Video) -> int:
         check_shapes(video=(video, "t 3 h w"))
         if video.dtype != torch.uint8:
             raise DTypeError(f"video: expected uint8 frames, got {video.dtype}")
-    elif not isinstance(video, Video):
+    elif isinstance(video, (str, bytes, os.PathLike)) or not isinstance(video, Video):
         raise DTypeError(
-            f"video: expected a uint8 (T, 3, H, W) tensor or an object with len and slices, got {type(video).__name__}"
+            "video: expected a uint8 (T, 3, H, W) tensor or an object with len and slices of frames, "
+            f"got {type(video).__name__}; mvcseg.data.open_video(path) opens a file or folder"
         )
     if len(video) == 0:
         raise ShapeError("video: expected at least one frame, got none")

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mvcseg import PerFrame, iter_labels, predict_labels
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.inference import evaluating, iter_logits
+
+
+class Brightness:
+    """Class of a pixel = its red value: labels can be read off the frames."""
+
+    num_classes = 250
+
+    def __init__(self) -> None:
+        self.clip_lengths: list[int] = []
+
+    def __call__(self, frames: Tensor, /) -> Tensor:
+        self.clip_lengths.append(frames.shape[1])
+        red = (frames[:, :, 0] * 255).round().long().clamp_max(249)
+        return nn.functional.one_hot(red, 250).permute(0, 1, 4, 2, 3).float()
+
+
+class LazyVideo:
+    """A video read slice by slice; remembers the longest slice."""
+
+    def __init__(self, video: Tensor) -> None:
+        self.video, self.longest = video, 0
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def __getitem__(self, index: slice, /) -> Tensor:
+        self.longest = max(self.longest, len(self.video[index]))
+        return self.video[index]
+
+
+def make_video(length: int) -> Tensor:
+    return torch.randint(0, 250, (length, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(length=st.integers(1, 12), clip_length=st.integers(1, 15))
+def test_every_frame_gets_its_labels_whatever_the_clip_length(length: int, clip_length: int) -> None:
+    video = make_video(length)
+    segmenter = Brightness()
+    labels = predict_labels(segmenter, video, clip_length=clip_length)
+    assert labels.dtype == torch.int64
+    assert torch.equal(labels, video[:, 0].long())
+    assert max(segmenter.clip_lengths) <= clip_length
+
+
+def test_clips_are_consecutive_bytes() -> None:
+    video = make_video(7)
+    clips = list(iter_labels(Brightness(), video, clip_length=3))
+    assert [len(clip) for clip in clips] == [3, 3, 1]
+    assert all(clip.dtype == torch.uint8 for clip in clips)
+    assert torch.equal(torch.cat(clips), video[:, 0])
+
+
+def test_a_lazy_video_is_never_read_whole() -> None:
+    video = LazyVideo(make_video(9))
+    assert torch.equal(predict_labels(Brightness(), video, clip_length=2), video.video[:, 0].long())
+    assert video.longest == 2
+
+
+def test_a_stream_is_used_where_there_is_one() -> None:
+    class Streaming(Brightness):
+        def stream(self, video: Tensor, /, *, clip_length: int) -> Iterator[Tensor]:
+            assert not torch.is_grad_enabled()
+            for clip in video.split(clip_length):
+                yield self(clip.flip(-1).unsqueeze(0).float() / 255)
+
+    video = make_video(5)
+    labels = predict_labels(Streaming(), video, clip_length=2)
+    assert torch.equal(labels, video[:, 0].flip(-1).long())
+
+
+def test_no_graph_is_kept_and_the_caller_keeps_its_grad_mode() -> None:
+    net = PerFrame(nn.Conv2d(3, 4, 1), num_classes=4, logits_of=lambda out: out)
+    for logits in iter_logits(net, make_video(3), clip_length=2):
+        assert not logits.requires_grad
+        assert torch.is_grad_enabled()
+
+
+def test_modules_predict_in_eval_mode_and_return_to_their_own() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    net[1].train(False)
+    segmenter = PerFrame(net, num_classes=4, logits_of=lambda out: out)
+    frozen, free = nn.BatchNorm2d(4), segmenter
+    mean = net[1].running_mean.clone()
+    predict_labels(segmenter, make_video(2), clip_length=2)
+    assert torch.equal(net[1].running_mean, mean)
+    assert free.training
+    assert net.training
+    assert not net[1].training
+    with evaluating(frozen):
+        assert not frozen.training
+    assert frozen.training
+
+
+def test_of_equal_scores_the_lowest_class_wins() -> None:
+    segmenter = PerFrame(lambda x: x.new_zeros(len(x), 6, *x.shape[-2:]), num_classes=6, logits_of=lambda out: out)
+    assert (predict_labels(segmenter, make_video(1), clip_length=1) == 0).all()
+
+
+def test_nan_logits_are_named_with_their_frames() -> None:
+    def net(images: Tensor) -> Tensor:
+        return torch.where(images == images.max(), torch.nan, images)
+
+    video = torch.zeros(6, 3, 4, 4, dtype=torch.uint8)
+    video[4, 1, 2, 3] = 9
+    segmenter = PerFrame(lambda x: net(x) if x.max() > 0 else x, num_classes=3, logits_of=lambda out: out)
+    with pytest.raises(DataError, match="got NaN in the logits of frames 3 to 5"):
+        predict_labels(segmenter, video, clip_length=3)
+
+
+def test_bad_videos_are_refused() -> None:
+    segmenter = Brightness()
+    with pytest.raises(ShapeError, match="video: expected at least one frame"):
+        predict_labels(segmenter, make_video(3)[:0], clip_length=2)
+    with pytest.raises(ShapeError, match=r"video: expected \(t 3 h w\)"):
+        predict_labels(segmenter, make_video(3)[0], clip_length=2)
+    with pytest.raises(DTypeError, match=r"video: expected uint8 frames, got torch\.float32"):
+        predict_labels(segmenter, make_video(3).float(), clip_length=2)
+    with pytest.raises(DTypeError, match="video: expected uint8 frames"):
+        predict_labels(segmenter, LazyVideo(make_video(3).float()), clip_length=2)
+    with pytest.raises(DTypeError, match=r"got str; mvcseg.data.open_video\(path\) opens"):
+        predict_labels(segmenter, "clip.mp4", clip_length=2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="clip_length: expected an integer of at least 1"):
+        predict_labels(segmenter, make_video(3), clip_length=0)
+
+
+def test_more_classes_than_bytes_hold_are_refused() -> None:
+    segmenter = Brightness()
+    segmenter.num_classes = 256
+    with pytest.raises(ConfigError, match="num_classes: expected an integer from 1 to 255"):
+        predict_labels(segmenter, make_video(1), clip_length=1)
+
+
+def test_logits_that_do_not_fit_the_frames_are_refused() -> None:
+    class Small(Brightness):
+        def __call__(self, frames: Tensor, /) -> Tensor:
+            return super().__call__(frames)[..., ::2]
+
+    with pytest.raises(ShapeError, match=r"logits: expected .* with w=7 from frames"):
+        predict_labels(Small(), make_video(2), clip_length=2)
+
+    class Short(Brightness):
+        def stream(self, video: Tensor, /, *, clip_length: int) -> Iterator[Tensor]:
+            yield self(video[:1].unsqueeze(0).float() / 255)
+
+    with pytest.raises(ShapeError, match="expected labels for 4 frames, got 1"):
+        predict_labels(Short(), make_video(4), clip_length=2)
+
+
+@pytest.mark.cuda
+def test_labels_come_back_to_the_videos_device(device: torch.device) -> None:
+    net = PerFrame(nn.Conv2d(3, 4, 1), num_classes=4, logits_of=lambda out: out).to(device)
+    assert predict_labels(net, make_video(3), clip_length=2).device.type == "cpu"
+    assert predict_labels(net, make_video(3).to(device), clip_length=2).device.type == device.type
