@@ -1,0 +1,1 @@
+"""Several models, one answer: choosing one for a video, or averaging them."""
