@@ -1,0 +1,172 @@
+"""Frames and label maps small enough to sit inside a page: WebP pictures, and label maps as zlib streams.
+
+A label map travels as class ids, not as a picture, so that the page can colour, compare and count them.
+(Differences between neighbouring frames or rows were measured not to be smaller: the camera moves.)
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.segmenter import IGNORE_INDEX, Video
+
+SMALLEST_SIDE = 64
+"""Frames are not scaled down below this longer side, whatever the bound on bytes."""
+READ_AT_ONCE = 16
+"""Neighbouring frames read in one slice."""
+
+
+@dataclass(frozen=True)
+class EmbeddedVideo:
+    """A video ready to be written into a page.
+
+    Attributes:
+        full_size: width and height of the frames given.
+        size: width and height of what is embedded.
+        positions: which frames are embedded, from 0.
+        images: the frames, base64 WebP.
+        maps: label maps by name, base64 of the zlib stream of uint8 ``(n, height, width)``.
+        present: class ids that occur in any map, ascending.
+    """
+
+    full_size: tuple[int, int]
+    size: tuple[int, int]
+    positions: list[int]
+    images: list[str]
+    maps: dict[str, str]
+    present: list[int]
+
+    @property
+    def num_bytes(self) -> int:
+        """Length of all base64 text."""
+        return sum(map(len, self.images)) + sum(map(len, self.maps.values()))
+
+
+def embed_video(
+    frames: Video, maps: Mapping[str, Video], *, num_classes: int, max_side: int, max_frames: int, max_bytes: int
+) -> EmbeddedVideo:
+    """Frames and label maps scaled down and compressed to fit ``max_bytes``.
+
+    Args:
+        frames: uint8 RGB ``(T, 3, H, W)``, tensor or lazily read.
+        maps: label maps ``(T, H, W)`` by name, tensors or lazily read; class ids or 255.
+        num_classes: K.
+        max_side: longer side in pixels, at most; smaller frames stay as they are.
+        max_frames: frames kept, evenly spaced, the first and the last among them.
+        max_bytes: bound on the base64 text; both sides shrink by a fifth until it fits.
+
+    Raises:
+        ConfigError: the video is empty, or a label is neither below ``num_classes`` nor 255.
+        ShapeError: a map has another number or size of frames.
+        DTypeError: the frames are not uint8.
+    """
+    for name, labels in maps.items():
+        if len(labels) != len(frames):
+            raise ShapeError(f"{name}: expected {len(frames)} label maps, one a frame, got {len(labels)}")
+    if len(frames) == 0:
+        raise ConfigError("frames: expected at least one frame, got an empty video")
+    positions = sample_positions(len(frames), max_frames)
+    side = max_side
+    while True:
+        embedded = _embed(frames, maps, positions, num_classes, side)
+        if embedded.num_bytes <= max_bytes or side <= SMALLEST_SIDE:
+            return embedded
+        side = max(SMALLEST_SIDE, max(embedded.size) * 4 // 5)
+
+
+def sample_positions(length: int, most: int) -> list[int]:
+    """At most ``most`` of the positions 0..length-1, evenly spaced, first and last among them."""
+    if length <= most:
+        return list(range(length))
+    return [round(i * (length - 1) / max(most - 1, 1)) for i in range(most)]
+
+
+def _embed(
+    frames: Video, maps: Mapping[str, Video], positions: list[int], num_classes: int, side: int
+) -> EmbeddedVideo:
+    """All of it at one size."""
+    full_height, full_width = read_clip(frames, positions[:1]).shape[-2:]
+    scale = min(1.0, side / max(full_height, full_width))
+    width, height = max(1, round(full_width * scale)), max(1, round(full_height * scale))
+    images = [_webp(frame, width, height) for frame in _each(frames, positions)]
+    small = {}
+    for name, labels in maps.items():
+        stack = np.empty((len(positions), height, width), dtype=np.uint8)
+        for out, label in zip(stack, _each(labels, positions), strict=True):
+            if label.shape != (full_height, full_width):
+                raise ShapeError(
+                    f"{name}: expected maps of {full_height} x {full_width} like the frames, got {tuple(label.shape)}"
+                )
+            out[:] = _shrink(label, width, height, name, num_classes)
+        small[name] = stack
+    present = np.unique(np.concatenate([np.unique(stack) for stack in small.values()])) if small else np.empty(0)
+    return EmbeddedVideo(
+        full_size=(full_width, full_height),
+        size=(width, height),
+        positions=positions,
+        images=images,
+        maps={name: _base64(zlib.compress(stack.tobytes(), level=9)) for name, stack in small.items()},
+        present=[int(i) for i in present if i != IGNORE_INDEX],
+    )
+
+
+def read_clip(video: Video, positions: list[int]) -> Tensor:
+    """The consecutive frames at ``positions`` of a video."""
+    clip = video[positions[0] : positions[-1] + 1]
+    return clip if isinstance(clip, Tensor) else torch.as_tensor(clip)
+
+
+def _each(video: Video, positions: list[int]) -> Iterator[Tensor]:
+    """Frames at ``positions`` in turn, neighbours read together."""
+    start = 0
+    while start < len(positions):
+        stop = start + 1
+        while stop < len(positions) and stop - start < READ_AT_ONCE and positions[stop] == positions[stop - 1] + 1:
+            stop += 1
+        yield from read_clip(video, positions[start:stop])
+        start = stop
+
+
+def _webp(frame: Tensor, width: int, height: int) -> str:
+    """One frame ``(3, H, W)`` as base64 WebP."""
+    from PIL import Image
+
+    if frame.ndim != 3 or frame.shape[0] != 3:
+        raise ShapeError(f"frames: expected (t 3 h w), got frames of {tuple(frame.shape)}")
+    if frame.dtype != torch.uint8:
+        raise DTypeError(f"frames: expected uint8 in 0..255, got {frame.dtype}")
+    image = Image.fromarray(np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()))
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=72, method=4)
+    return _base64(out.getvalue())
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _shrink(
+    labels: Tensor, width: int, height: int, name: str, num_classes: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The class at the centre of each embedded pixel, uint8."""
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise DTypeError(f"{name}: expected integer class ids, got {labels.dtype}")
+    wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORE_INDEX)]
+    if len(wrong):
+        raise ConfigError(f"{name}: expected class ids 0..{num_classes - 1} or {IGNORE_INDEX}, got {int(wrong[0])}")
+    full_height, full_width = labels.shape
+    rows = ((torch.arange(height) + 0.5) * full_height / height).long()
+    columns = ((torch.arange(width) + 0.5) * full_width / width).long()
+    small: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = labels.cpu()[rows][:, columns].to(torch.uint8).numpy()
+    return small

@@ -1,0 +1,263 @@
+"""One self-contained HTML page: scores, frames beside ground truth and predictions, classes, changes.
+
+The page opens from disk, offline and on a phone: frames, label maps, style and script are inside the file,
+and its content security policy forbids every request. Text from outside (names, answers) is shown as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mvcseg.data.files import shown, write_aside
+from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.report.media import EmbeddedVideo, embed_video
+from mvcseg.report.tables import curve_figure, iou_table, score_table
+from mvcseg.segmenter import Video
+
+GROUND_TRUTH = "ground truth"
+"""Name under which a page shows the ground truth."""
+
+
+@dataclass(frozen=True)
+class PageVideo:
+    """One video of a page, with the label maps to show over it.
+
+    Attributes:
+        name: shown as its heading.
+        frames: uint8 RGB ``(T, 3, H, W)``, a tensor or anything with ``len`` and slices that give such tensors.
+        predictions: label maps by name, in the order shown; each ``(T, H, W)`` class ids 0..K-1 or 255 of any
+            integer dtype, a tensor or lazily read.
+        labels: ground truth in class ids 0..K-1, 255 where there is none, ``(T, H, W)``; None without.
+        frame_names: name of each frame; None numbers them from 1.
+        fps: frames per second of playback.
+        changes: what a vision-language model was asked and what came of it, one row a region: ``frames``
+            (first, last; from 0, both included), ``region`` (left, top, right, bottom in pixels of the frame, right and
+            bottom excluded; or None), ``from``, ``to``, ``question``, ``answer``, ``reason``. Keys left
+            out show as empty.
+    """
+
+    name: str
+    frames: Video
+    predictions: Mapping[str, Video]
+    labels: Video | None = None
+    frame_names: Sequence[str] | None = None
+    fps: float = 15.0
+    changes: Sequence[Mapping[str, object]] = ()
+
+
+def write_page(
+    path: str | Path,
+    *,
+    title: str,
+    videos: Sequence[PageVideo],
+    class_names: Sequence[str],
+    colours: Tensor | NDArray[np.uint8],
+    scores: Sequence[Mapping[str, object]] = (),
+    lower_is_better: Collection[str] = (),
+    class_iou: Mapping[str, Sequence[float]] | None = None,
+    curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    notes: Sequence[str] = (),
+    max_side: int = 480,
+    max_frames: int = 150,
+    max_bytes: int = 4_700_000,
+) -> Path:
+    """Write one HTML file that shows videos, label maps and scores; it needs nothing beside it.
+
+    The same inputs give the same bytes.
+
+    Args:
+        path: the file to write; its folder is made, and it appears only when complete.
+        title: heading of the page.
+        videos: what to look at.
+        class_names: name of each class 0..K-1.
+        colours: RGB of each class, uint8 ``(K, 3)``.
+        scores: rows of the score table. The first key names the row (``{"step": "plain", "mIoU": 0.61,
+            "VC8": 0.93}``), the others are columns: fractions in ``[0, 1]``, shown as percentages; None or
+            NaN where there is none. Each row's gain over the first row is shown beside its score.
+        lower_is_better: columns of ``scores`` where a smaller number is the better one.
+        class_iou: per-class IoU, K fractions by prediction name, NaN where a class does not occur.
+        curves: training curves by name, points ``(step, value)``.
+        notes: paragraphs at the end: where the figures come from and what they do not say.
+        max_side: longer side in pixels that embedded frames and label maps are scaled down to.
+        max_frames: most frames a video is shown with; a longer one is sampled evenly, and the page says so.
+        max_bytes: bound on the frames and label maps of one video; where it is exceeded they are scaled
+            down further, and the page says to what size.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ConfigError: no classes, or names and colours that differ in number; a label outside 0..K-1 and 255;
+            a per-class IoU of another length than K.
+        ShapeError: label maps or frame names that do not fit the frames.
+        DTypeError: frames or colours that are not uint8.
+    """
+    table = _hex_colours(colours, class_names)
+    embedded = [
+        embed_video(
+            video.frames,
+            _maps_of(video),
+            num_classes=len(table),
+            max_side=max_side,
+            max_frames=max_frames,
+            max_bytes=max_bytes,
+        )
+        for video in videos
+    ]
+    payload = {
+        "classes": [{"name": _text(name), "colour": colour} for name, colour in zip(class_names, table, strict=True)],
+        "videos": [_payload(video, item) for video, item in zip(videos, embedded, strict=True)],
+    }
+    changes = [
+        _change_row(change, index, class_names, table) for index, video in enumerate(videos) for change in video.changes
+    ]
+    html = _render(
+        title=_text(title),
+        summary=_summary(videos, class_names),
+        scores=score_table(scores, lower_is_better=lower_is_better),
+        iou=iou_table(class_iou or {}, class_names=class_names, colours=table),
+        videos=[{"name": _text(video.name)} for video in videos],
+        changes=changes,
+        changes_summary=_changes_summary(changes),
+        curves=[curve_figure(name, points) for name, points in (curves or {}).items() if points],
+        notes=[_text(note) for note in notes],
+        data=payload,
+    )
+    with write_aside(path) as aside:
+        aside.write_text(html, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def _render(*, data: Mapping[str, object], **values: object) -> str:
+    """The page's text: the template with style and script inside, everything else escaped."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("mvcseg.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    folder = files("mvcseg.report")
+    script, style = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    # "<" and "&" cannot occur in the data block, so no text in it can end the block or start a tag
+    block = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    block = block.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return environment.get_template("page.html.jinja").render(
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+        data=Markup(block),
+        **values,
+    )
+
+
+def _maps_of(video: PageVideo) -> dict[str, Video]:
+    """Ground truth first, then the predictions."""
+    truth = {} if video.labels is None else {GROUND_TRUTH: video.labels}
+    if GROUND_TRUTH in video.predictions:
+        raise ConfigError(f"predictions: the name {GROUND_TRUTH!r} is taken, give that prediction another")
+    return truth | dict(video.predictions)
+
+
+def _payload(video: PageVideo, item: EmbeddedVideo) -> dict[str, object]:
+    """What the script needs of one video."""
+    names = video.frame_names
+    if names is not None and len(names) != len(video.frames):
+        raise ShapeError(f"frame_names: expected {len(video.frames)}, one a frame, got {len(names)}")
+    return {
+        "name": _text(video.name),
+        "width": item.size[0],
+        "height": item.size[1],
+        "fullWidth": item.full_size[0],
+        "fullHeight": item.full_size[1],
+        "total": len(video.frames),
+        "fps": float(video.fps),
+        "positions": item.positions,
+        "frameNames": None if names is None else [_text(names[i]) for i in item.positions],
+        "images": item.images,
+        "maps": [
+            {"name": _text(name), "truth": name == GROUND_TRUTH and video.labels is not None, "data": data}
+            for name, data in item.maps.items()
+        ],
+        "present": item.present,
+    }
+
+
+def _change_row(
+    change: Mapping[str, object], video: int, class_names: Sequence[str], colours: Sequence[str]
+) -> dict[str, object]:
+    """One change as the template shows it."""
+    first, last = _frame_range(change.get("frames"))
+    before, after = (_class_of(change.get(key), class_names, colours) for key in ("from", "to"))
+    box = change.get("region")
+    return {
+        "video": video,
+        "first": first,
+        "last": last,
+        "where": f"Frame {first + 1}" if first == last else f"Frames {first + 1}–{last + 1}",
+        "box": ",".join(str(int(side)) for side in box) if isinstance(box, Sequence) and len(box) == 4 else "",
+        "from_name": before[0],
+        "from_colour": before[1],
+        "to_name": after[0],
+        "to_colour": after[1],
+        "applied": bool(after[0]) and after != before,
+        **{key: _text(change.get(key) or "") for key in ("question", "answer", "reason")},
+    }
+
+
+def _frame_range(value: object) -> tuple[int, int]:
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(i, int) for i in value):
+        raise ConfigError(f"changes: expected frames (first, last), got {value!r}")
+    return value[0], value[1]
+
+
+def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:
+    """Name and colour of a class given by id or name."""
+    if isinstance(value, int) and 0 <= value < len(class_names):
+        return _text(class_names[value]), colours[value]
+    if value in class_names:
+        return _text(value), colours[list(class_names).index(str(value))]
+    return _text("" if value is None else value), "transparent"
+
+
+def _changes_summary(changes: Sequence[Mapping[str, object]]) -> str:
+    applied = sum(bool(change["applied"]) for change in changes)
+    return f"{_count(len(changes), 'question')} asked, {_count(applied, 'region')} given another class."
+
+
+def _summary(videos: Sequence[PageVideo], class_names: Sequence[str]) -> str:
+    frames = sum(len(video.frames) for video in videos)
+    return " · ".join(
+        (_count(len(videos), "video"), _count(frames, "frame"), _count(len(class_names), "class", "classes"))
+    )
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _hex_colours(colours: Tensor | NDArray[np.uint8], class_names: Sequence[str]) -> list[str]:
+    """``#rrggbb`` of every class."""
+    table = torch.as_tensor(colours)
+    if len(class_names) == 0:
+        raise ConfigError("class_names: expected at least one class, got none")
+    if table.dtype != torch.uint8:
+        raise DTypeError(f"colours: expected uint8 in 0..255, got {table.dtype}")
+    if tuple(table.shape) != (len(class_names), 3):
+        raise ConfigError(f"colours: expected ({len(class_names)}, 3) like class_names, got {tuple(table.shape)}")
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in table.tolist()]
+
+
+def _text(value: object) -> str:
+    """Printable text of a name: bytes that are no UTF-8 and control characters show as escapes."""
+    return " ".join(shown(line) for line in str(value).splitlines())

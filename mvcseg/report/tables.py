@@ -1,0 +1,172 @@
+"""Scores, per-class IoU and training curves as rows and paths that a page's template can print."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+from mvcseg.errors import ConfigError
+
+CURVE_POINTS = 400
+"""Most points drawn of a training curve; more are averaged in equal runs."""
+CURVE_BOX = (320.0, 5.0, 105.0)
+"""Width, top and bottom of a curve's drawing area."""
+
+
+def score_table(rows: Sequence[Mapping[str, object]], *, lower_is_better: Collection[str] = ()) -> dict[str, object]:
+    """Cells of the score table: text, gain over the first row in points, and whether it is the column's best.
+
+    Args:
+        rows: as `write_page` takes them; the first key names the row, the others are columns.
+        lower_is_better: columns whose smallest number is the best.
+
+    Returns:
+        ``head``, ``columns``, ``rows`` and what the caption says.
+
+    Raises:
+        ConfigError: rows without a name, or with other columns than the first.
+    """
+    if not rows:
+        return {"rows": []}
+    head, *columns = rows[0]
+    for row in rows:
+        if list(row) != [head, *columns]:
+            raise ConfigError(f"scores: expected the columns {[head, *columns]} in every row, got {list(row)}")
+    cells = [
+        [_score_cell(row[c], rows[0][c], i, lower=c in lower_is_better) for c in columns] for i, row in enumerate(rows)
+    ]
+    for index, column in enumerate(columns):
+        values = [row[column] for row in rows if _is_share(row[column])]
+        if len(values) > 1:
+            best = min(values) if column in lower_is_better else max(values)  # type: ignore[type-var]
+            for row, line in zip(rows, cells, strict=True):
+                line[index]["best"] = row[column] == best
+    flat = [cell for line in cells for cell in line]
+    return {
+        "head": head,
+        "columns": [{"name": name, "lower": name in lower_is_better} for name in columns],
+        "rows": [{"name": row[head], "cells": line} for row, line in zip(rows, cells, strict=True)],
+        "has_percent": any(_is_share(row[c]) for row in rows for c in columns),
+        "has_gain": any(cell["gain"] for cell in flat),
+        "has_best": any(cell["best"] for cell in flat),
+        "meaning": [text for text in map(_meaning, columns) if text],
+    }
+
+
+def iou_table(
+    class_iou: Mapping[str, Sequence[float]], *, class_names: Sequence[str], colours: Sequence[str]
+) -> dict[str, object]:
+    """Rows of the per-class table: classes that at least one prediction has an IoU for.
+
+    Raises:
+        ConfigError: a prediction has another number of values than there are classes.
+    """
+    for name, values in class_iou.items():
+        if len(values) != len(class_names):
+            raise ConfigError(f"class_iou[{name!r}]: expected {len(class_names)} values, got {len(values)}")
+    rows = []
+    for index, (name, colour) in enumerate(zip(class_names, colours, strict=True)):
+        shares = [float(values[index]) for values in class_iou.values()]
+        known = [share for share in shares if math.isfinite(share)]
+        if not known:
+            continue
+        cells = [
+            {
+                "text": f"{100 * share:.1f}" if math.isfinite(share) else "–",
+                "value": f"{share:.6f}" if math.isfinite(share) else "",
+                "share": f"{share:.4f}" if math.isfinite(share) else "0",
+                "best": len(known) > 1 and share == max(known) > min(known),
+            }
+            for share in shares
+        ]
+        rows.append({"name": name, "colour": colour, "cells": cells})
+    return {"names": list(class_iou), "rows": rows}
+
+
+def curve_figure(name: str, points: Sequence[tuple[float, float]]) -> dict[str, object]:
+    """One training curve as SVG paths in a box of 320 x 110, with its labels.
+
+    Args:
+        name: what is drawn.
+        points: ``(step, value)`` in rising order of step; values that are not finite are left out.
+    """
+    kept = [(float(x), float(y)) for x, y in points if math.isfinite(y)]
+    if not kept:
+        return {
+            "name": name,
+            "last": "–",
+            "path": "",
+            "smooth": "",
+            "start": "",
+            "end": "",
+            "range": "",
+            "description": f"{name}: no finite value",
+        }
+    kept = _thin(kept)
+    xs, ys = [x for x, _ in kept], [y for _, y in kept]
+    first, last = ys[0], ys[-1]
+    return {
+        "name": name,
+        "last": f"{last:.4g}",
+        "path": _path(kept, min(ys), max(ys)),
+        "smooth": _path(_smooth(kept), min(ys), max(ys)) if len(kept) >= 20 else "",
+        "start": f"step {xs[0]:g}",
+        "end": f"{xs[-1]:g}",
+        "range": f"{min(ys):.3g} to {max(ys):.3g}",
+        "description": f"{name}: {first:.4g} at step {xs[0]:g}, {last:.4g} at step {xs[-1]:g}",
+    }
+
+
+def _score_cell(value: object, first: object, row: int, *, lower: bool) -> dict[str, object]:
+    cell: dict[str, object] = {"text": "–", "value": "", "gain": "", "direction": "", "best": False}
+    if _is_share(value):
+        cell.update(text=f"{100 * value:.2f}", value=repr(value))  # type: ignore[operator]
+        if row and _is_share(first):
+            points = round(100 * (value - first), 2)  # type: ignore[operator]
+            cell["gain"] = f"{points:+.2f}".replace("-", "−") if points else "±0.00"
+            cell["direction"] = "same" if not points else "worse" if (points > 0) == lower else "better"
+    elif isinstance(value, (str, int)):
+        cell.update(text=f"{value:,}" if isinstance(value, int) else value, value=str(value))
+    return cell
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _meaning(column: str) -> str:
+    """One sentence on a score this library knows."""
+    if column == "mIoU":
+        return "mIoU: right pixels over all pixels that either have or were given a class, averaged over classes."
+    if match := re.fullmatch(r"VC(\d+)", column):
+        n = match[1]
+        return f"{column}: where the truth stays for {n} frames, how often the prediction does too, right or not."
+    return ""
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Runs of points replaced by their means, so that at most `CURVE_POINTS` are left."""
+    size = -(-len(points) // CURVE_POINTS)
+    runs = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in run) / len(run), sum(y for _, y in run) / len(run)) for run in runs]
+
+
+def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Mean over a tenth of the curve around each point."""
+    reach = max(1, len(points) // 20)
+    out = []
+    for index, (x, _) in enumerate(points):
+        near = [y for _, y in points[max(0, index - reach) : index + reach + 1]]
+        out.append((x, sum(near) / len(near)))
+    return out
+
+
+def _path(points: list[tuple[float, float]], low: float, high: float) -> str:
+    width, top, bottom = CURVE_BOX
+    start, end = points[0][0], points[-1][0]
+    spots = [
+        (width * (x - start) / ((end - start) or 1), bottom - (bottom - top) * (y - low) / ((high - low) or 1))
+        for x, y in points
+    ]
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
