@@ -7,6 +7,7 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -150,6 +151,17 @@ def write_classes(
         ConfigError: there are no or more than 255 names, or another number of colours.
         DataError: the file cannot be written.
     """
+    write_json(Path(folder, CLASSES_FILE), class_table(class_names, colours, raw_ids=raw_ids))
+
+
+def class_table(
+    class_names: Sequence[str], colours: NDArray[np.uint8], *, raw_ids: bool = False
+) -> dict[str, list[dict[str, Any]]]:
+    """What ``write_classes`` writes, as a value.
+
+    Raises:
+        ConfigError: there are no or more than 255 names, or another number of colours.
+    """
     if not 1 <= len(class_names) <= MAX_CLASSES:
         raise ConfigError(f"class_names: expected 1 to {MAX_CLASSES} names, got {len(class_names)}")
     if len(colours) != len(class_names):
@@ -158,7 +170,7 @@ def write_classes(
         {"id": index + int(raw_ids), "name": name, "colour": [int(channel) for channel in colour]}
         for index, (name, colour) in enumerate(zip(class_names, colours, strict=True))
     ]
-    write_json(Path(folder, CLASSES_FILE), {"classes": classes})
+    return {"classes": classes}
 
 
 def read_classes(folder_or_file: str | os.PathLike[str]) -> list[str]:
