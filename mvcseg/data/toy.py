@@ -8,7 +8,7 @@ lake are drawn alike: only their shores, seldom in view all at once, tell them a
 
 from __future__ import annotations
 
-import json
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from mvcseg.data.files import shown, write_json, write_text
 from mvcseg.data.toy_parts import Bytes, Floats
 from mvcseg.data.toy_scene import CLASS_NAMES, KINDS, SUPERSAMPLING, Canvas, Layer, Thing, build_scene
 from mvcseg.errors import ConfigError, DataError
@@ -58,7 +59,7 @@ def write_toy_set(
 
     Raises:
         ConfigError: a split's name, or a number, is outside what is allowed.
-        DataError: ``root`` exists and is no empty folder.
+        DataError: ``root`` exists and is no empty folder, or cannot be written.
 
     Example:
         >>> import tempfile
@@ -69,24 +70,26 @@ def write_toy_set(
     _check(seed=seed, videos=videos, frames=frames, size=size)
     root = Path(root)
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
-        raise DataError(f"{root}: expected a new or empty folder for the toy set, got one that is in use")
-    aside = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for split, count in videos.items():
-        names = []
-        for index in range(count):
-            kind = KINDS[index % len(KINDS)]
-            name = f"{split}_{index:03d}_{kind}"
-            rng = np.random.default_rng([seed, SPLITS.index(split), index])
-            _write_video(aside / "data" / name, kind=kind, split=split, frames=frames, size=size, rng=rng)
-            names.append(name)
-        (aside / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    numbers = {"others": "0"} | {name: str(index + 1) for index, name in enumerate(CLASS_NAMES)}
-    (aside / "label_num_dic_final.json").write_text(json.dumps(numbers), encoding="utf-8")
-    if root.is_dir():
-        root.rmdir()
-    aside.rename(root)
+        raise DataError(f"{shown(root)}: expected a new or empty folder for the toy set, got one that is in use")
+    aside = root.with_name(f".{root.name}.part-{secrets.token_hex(6)}")
+    try:
+        aside.mkdir(parents=True)
+        for split, count in videos.items():
+            names = [f"{split}_{index:03d}_{KINDS[index % len(KINDS)]}" for index in range(count)]
+            for index, name in enumerate(names):
+                rng = np.random.default_rng([seed, SPLITS.index(split), index])
+                kind = KINDS[index % len(KINDS)]
+                _write_video(aside / "data" / name, kind=kind, split=split, frames=frames, size=size, rng=rng)
+            write_text(aside / f"{split}.txt", "".join(f"{name}\n" for name in names))
+        numbers = {"others": "0"} | {name: str(index + 1) for index, name in enumerate(CLASS_NAMES)}
+        write_json(aside / "label_num_dic_final.json", numbers)
+        if root.is_dir():
+            root.rmdir()
+        aside.rename(root)
+    except OSError as error:
+        raise DataError(f"{shown(root)}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return root
 
 
