@@ -206,9 +206,9 @@ def test_ground_is_finer_towards_the_horizon() -> None:
 
 def test_tint_runs_from_dark_to_light() -> None:
     surface = np.linspace(0.2, 0.6, 64, dtype=np.float32).reshape(8, 8)
-    coloured = tint(surface, dark=np.float32([0.1, 0.2, 0.3]), light=np.float32([0.9, 0.8, 0.7]))
-    np.testing.assert_array_equal(coloured[0, 0], [26, 51, 77])
-    np.testing.assert_array_equal(coloured[-1, -1], [230, 204, 178])
+    coloured = tint(surface, dark=np.float32([20, 50, 80]) / 255, light=np.float32([230, 200, 180]) / 255)
+    np.testing.assert_array_equal(coloured[0, 0], [20, 50, 80])
+    np.testing.assert_array_equal(coloured[-1, -1], [230, 200, 180])
 
 
 @pytest.mark.parametrize(
