@@ -267,12 +267,14 @@ def _stacks_of_streams(
 ) -> Generator[Tensor, None, None]:
     total = len(video)
     height, width = video[0:1].shape[-2:]
-    with tempfile.TemporaryFile(prefix="mvcseg-votes-") as spill:
+    # unbuffered: closing a buffered file on a full disk would fail a second time
+    with tempfile.TemporaryFile(prefix="mvcseg-votes-", buffering=0) as spill:
         try:
             for view in views:
                 for labels in _view_labels(segmenter, video, view, clip_length):
-                    spill.write(labels.cpu().numpy().tobytes())
-            spill.flush()
+                    remaining = memoryview(labels.cpu().numpy().tobytes())
+                    while remaining:
+                        remaining = remaining[spill.write(remaining) :]
         except OSError as error:
             raise DataError(
                 f"temporary folder {tempfile.gettempdir()}: cannot keep {len(views)} views of {total} frames "
