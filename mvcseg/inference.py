@@ -103,8 +103,8 @@ def predict_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> T
     return gather_clips(iter_labels(segmenter, video, clip_length=clip_length), length=len(video))
 
 
-def gather_clips(clips: Iterator[Tensor], *, length: int) -> Tensor:
-    """``(T, H, W)`` int64 from consecutive ``(t, H, W)`` clips that add up to ``length`` frames.
+def gather_clips(clips: Iterator[Tensor], *, length: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    """``(T, H, W)`` from consecutive ``(t, H, W)`` clips that add up to ``length`` frames.
 
     Raises:
         ShapeError: they add up to another number.
@@ -113,7 +113,7 @@ def gather_clips(clips: Iterator[Tensor], *, length: int) -> Tensor:
     start = 0
     for clip in clips:
         if labels is None:
-            labels = torch.empty(length, *clip.shape[1:], dtype=torch.int64, device=clip.device)
+            labels = torch.empty(length, *clip.shape[1:], dtype=dtype, device=clip.device)
         if start + len(clip) <= length:
             labels[start : start + len(clip)] = clip
         start += len(clip)
