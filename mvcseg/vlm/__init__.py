@@ -1,0 +1,33 @@
+"""Class correction by vision-language models: ask which of several look-alike classes a region is."""
+
+from mvcseg.vlm.cache import CachedVLM
+from mvcseg.vlm.changes import Change, read_changes, write_changes
+from mvcseg.vlm.client import VLM, ReplayVLM, images_digest
+from mvcseg.vlm.correct import Correction, Plan, Question, correct_labels, plan_questions
+from mvcseg.vlm.groups import VSPW_GROUPS, Group
+from mvcseg.vlm.local import LocalVLM
+from mvcseg.vlm.openai import OpenAIVLM
+from mvcseg.vlm.prompt import OUTLINE_PROMPT, REPORT_PROMPT, parse_answer, question_text
+
+__all__ = [
+    "OUTLINE_PROMPT",
+    "REPORT_PROMPT",
+    "VLM",
+    "VSPW_GROUPS",
+    "CachedVLM",
+    "Change",
+    "Correction",
+    "Group",
+    "LocalVLM",
+    "OpenAIVLM",
+    "Plan",
+    "Question",
+    "ReplayVLM",
+    "correct_labels",
+    "images_digest",
+    "parse_answer",
+    "plan_questions",
+    "question_text",
+    "read_changes",
+    "write_changes",
+]

@@ -1,0 +1,174 @@
+"""The protocol of a vision-language model, and the client that replays recorded answers."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Protocol, TypeAlias, TypeGuard
+
+import torch
+from torch import Tensor
+
+from mvcseg.data.files import read_json, shown
+from mvcseg.errors import ConfigError, DTypeError, ShapeError, VLMAnswerError
+from mvcseg.shapes import check_shapes
+
+Recorded: TypeAlias = "Mapping[str, str | Sequence[str]] | Sequence[str] | Sequence[Mapping[str, object]]"
+
+
+class VLM(Protocol):
+    """Anything that answers a question about images in words.
+
+    ``vlm(images, prompt, choices=names)`` takes a sequence of uint8 ``(3, H, W)`` RGB tensors, the question, and
+    the answers that would be understood, and returns what the model said, as it said it; a backend that
+    cannot use ``choices`` ignores them. Where no answer came it raises, `VLMAnswerError` by preference, and whoever
+    asked records that. `correct_labels` calls it from several threads only where it is told to.
+    """
+
+    def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        """The model's answer to ``prompt``."""
+        ...
+
+
+class ReplayVLM:
+    """Answers recorded earlier, without a model.
+
+    Args:
+        answers: one of, or the path of a JSON file that holds one of:
+
+            - ``{question: answer}``: that answer whenever the question is asked; a list of answers is
+              used up in order, one for each time it is asked;
+            - ``[answer, answer, ...]``: used up in order, whatever is asked;
+            - ``[{"question": ..., "answer": ..., "image": ...}, ...]``, which is also what `write_changes` writes.
+              An entry with ``image``, the `images_digest` of what was shown, answers for just those
+              images; the others answer for their question, always where it occurs once, in order where it occurs
+              several times. Entries without an answer (a failure was recorded) answer nothing; other keys are ignored.
+
+            Questions are compared with runs of white space made one space.
+
+    Raises:
+        DataError: the file is missing or no JSON.
+        ConfigError: what it holds is none of the three.
+
+    Example:
+        >>> vlm = ReplayVLM({"Is the water in the image a river, lake?": "The water in the image is a lake."})
+        >>> vlm([], "Is the water in the image a river, lake?", choices=("river", "lake"))
+        'The water in the image is a lake.'
+    """
+
+    identity = "recorded answers"
+
+    def __init__(self, answers: Recorded | str | PathLike[str]) -> None:
+        origin = "answers"
+        if isinstance(answers, (str, PathLike)):
+            origin = shown(answers)
+            answers = read_json(answers)
+        self._always: dict[str, str] = {}
+        self._in_order: dict[str, list[str]] = {}
+        self._by_image: dict[tuple[str, str], str] = {}
+        self._for_anything: list[str] | None = None
+        self._lock = threading.Lock()
+        self._read(answers, origin)
+
+    def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str] = ()) -> str:
+        """The recorded answer; ``choices`` are ignored.
+
+        Raises:
+            VLMAnswerError: none is recorded, or all are used up.
+        """
+        question = _one_line(prompt)
+        if self._by_image:
+            answer = self._by_image.get((question, images_digest(images)))
+            if answer is not None:
+                return answer
+        if question in self._always:
+            return self._always[question]
+        waiting = self._in_order.get(question) if self._for_anything is None else self._for_anything
+        if waiting is None:
+            beside = " for these images" if any(key[0] == question for key in self._by_image) else ""
+            raise VLMAnswerError(f"no answer is recorded{beside} to {question!r}")
+        with self._lock:
+            if not waiting:
+                raise VLMAnswerError(f"all answers recorded to {question!r} are used up")
+            return waiting.pop(0)
+
+    def _read(self, answers: object, origin: str) -> None:
+        if isinstance(answers, Mapping):
+            for question, answer in answers.items():
+                if isinstance(question, str) and isinstance(answer, str):
+                    self._always[_one_line(question)] = answer
+                elif isinstance(question, str) and _is_texts(answer):
+                    self._in_order[_one_line(question)] = list(answer)
+                else:
+                    raise ConfigError(f"{origin}: expected question: answer or a list of answers, got {answer!r:.80}")
+        elif _is_texts(answers) and answers:
+            self._for_anything = list(answers)
+        elif isinstance(answers, Sequence) and all(isinstance(entry, Mapping) for entry in answers):
+            self._read_entries(answers, origin)
+        else:
+            raise ConfigError(
+                f"{origin}: expected an object question: answer, a list of answers or a list of "
+                f'{{"question", "answer"}} objects, got {answers!r:.80}'
+            )
+
+    def _read_entries(self, entries: Sequence[Mapping[str, object]], origin: str) -> None:
+        anywhere: list[tuple[str, str]] = []
+        for number, entry in enumerate(entries):
+            question, answer, image = entry.get("question"), entry.get("answer"), entry.get("image")
+            if not isinstance(question, str) or not isinstance(answer, (str, type(None))):
+                raise ConfigError(
+                    f'{origin}: entry {number}: expected texts "question" and "answer", got {entry!r:.80}'
+                )
+            if answer is None:
+                continue
+            if isinstance(image, str) and image:
+                self._by_image[_one_line(question), image] = answer
+            else:
+                anywhere.append((_one_line(question), answer))
+        times = Counter(question for question, _ in anywhere)
+        for question, answer in anywhere:
+            if times[question] == 1:
+                self._always[question] = answer
+            else:
+                self._in_order.setdefault(question, []).append(answer)
+
+
+def images_digest(images: Sequence[Tensor]) -> str:
+    """SHA-256, in hexadecimal, of the sizes and pixels of uint8 ``(3, H, W)`` images, in order.
+
+    Raises:
+        DTypeError: an image is no uint8 tensor.
+        ShapeError: an image is not ``(3, H, W)``.
+    """
+    digest = hashlib.sha256()
+    for image in check_images(images):
+        digest.update(repr(tuple(image.shape)).encode())
+        digest.update(image.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_images(images: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Require uint8 ``(3, H, W)`` tensors with at least one pixel.
+
+    Raises:
+        DTypeError: one is no uint8 tensor.
+        ShapeError: one has another shape or no pixels.
+    """
+    for image in images:
+        sizes = check_shapes(images=(image, "3 h w"))
+        if image.dtype != torch.uint8:
+            raise DTypeError(f"images: expected uint8, got {image.dtype}")
+        if 0 in sizes.values():
+            raise ShapeError(f"images: expected at least one pixel, got {tuple(image.shape)}")
+    return images
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _is_texts(value: object) -> TypeGuard[Sequence[str]]:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(text, str) for text in value)

@@ -1,0 +1,178 @@
+"""The question about a group of classes, and the strict reading of its answer.
+
+The question is the report's, word for word (arXiv 2406.04979): "Is the {stuff} in the image a {class1, class2, ...}?
+Please give me the only answer."
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from mvcseg.errors import ConfigError, VLMAnswerError
+
+REPORT_PROMPT = "Is the {stuff} in the image a {classes}? Please give me the only answer."
+"""The report's question; ``{stuff}`` is the group's noun, ``{classes}`` the offered names joined by commas."""
+OUTLINE_PROMPT = "Is the {stuff} inside the magenta outline a {classes}? Please give me the only answer."
+"""The same about the region that `correct_labels` outlines, for images where the group is seen twice."""
+LONGEST_ANSWER = 4000
+"""Characters of an answer that is still read; a longer one is no answer to a question like this."""
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s'’-]")
+_NEGATIONS = frozenset({"not", "no", "never", "neither", "nor", "none", "cannot", "without", "hardly"})
+_CONJUNCTIONS = frozenset({"but", "because", "although", "though"})
+# A comma alone ends no clause ("not a large, calm lake"); one before these words does.
+_OPENERS = frozenset({"so", "therefore", "thus", "hence", "it", "it's", "this", "that", "the", "i", "which", "and"})
+
+
+def question_text(noun: str, choices: Sequence[str], *, prompt: str = REPORT_PROMPT) -> str:
+    """The question about a group.
+
+    Args:
+        noun: what the classes have in common.
+        choices: the classes offered, in order.
+        prompt: a text with ``{stuff}`` and ``{classes}`` where these belong.
+
+    Raises:
+        ConfigError: ``prompt`` lacks ``{classes}`` or names any other field.
+
+    Example:
+        >>> question_text("water", ["river", "lake", "sea"])
+        'Is the water in the image a river, lake, sea? Please give me the only answer.'
+    """
+    fields = re.findall(r"\{([^{}]*)\}", prompt)
+    if "classes" not in fields or not set(fields) <= {"stuff", "classes"}:
+        raise ConfigError(f"prompt: expected a text with {{stuff}} and {{classes}} and no other field, got {prompt!r}")
+    values = {"stuff": spoken(noun), "classes": ", ".join(spoken(name) for name in choices)}
+    return re.sub(r"\{(stuff|classes)\}", lambda match: values[match[1]], prompt)
+
+
+def parse_answer(answer: str, *, choices: Sequence[str], noun: str = "", question: str = "") -> str:
+    """The one class that an answer names.
+
+    - Whole words only, in any case, with underscores and hyphens as spaces: "rivers" and "riverside" are no
+      "river".
+    - A name of the form ``a_or_b`` is named by itself, by ``a`` and by ``b``, unless another choice is as well.
+    - The question, "the {noun} in the image" and the noun itself say nothing.
+    - Where two names fit at one place the longer counts: "flower pot" names no "flower".
+    - A name after a negation in the same clause ("it is not a river", "I don't think this is a river") makes the
+      whole answer unclear, and so does a second class, whatever is said about it. "No, a lake" negates nothing.
+
+    Args:
+        answer: what the model said.
+        choices: the classes offered.
+        noun: the group's noun; never an answer, even where it is one of the choices.
+        question: the question asked.
+
+    Returns:
+        The element of ``choices``, as given.
+
+    Raises:
+        VLMAnswerError: the answer names none or several of them, negates one, or is longer than
+            `LONGEST_ANSWER` characters.
+
+    Example:
+        >>> parse_answer("The water in the image is a lake.", choices=["river", "lake", "sea"], noun="water")
+        'lake'
+        >>> parse_answer("Either a river or a lake.", choices=["river", "lake", "sea"], noun="water")
+        Traceback (most recent call last):
+        ...
+        mvcseg.errors.VLMAnswerError: the answer names river, lake, expected one
+    """
+    if len(answer) > LONGEST_ANSWER:
+        raise VLMAnswerError(
+            f"the answer has {len(answer)} characters, expected at most {LONGEST_ANSWER}", answer=answer
+        )
+    named: dict[str, None] = {}
+    negated: dict[str, None] = {}
+    under_negation = False
+    spans = _spans(_tokens(answer), _phrases(choices, noun=noun, question=question))
+    for before, part in zip(["", *spans], spans, strict=False):
+        if isinstance(part, _Name):
+            if part.choice is not None:
+                named[part.choice] = None
+                if under_negation:
+                    negated[part.choice] = None
+        elif _ends_clause(before, part):
+            under_negation = False
+        elif part in _NEGATIONS or part.endswith("n't"):
+            under_negation = True
+    if len(named) > 1:
+        raise VLMAnswerError(f"the answer names {', '.join(named)}, expected one", answer=answer)
+    if not named:
+        raise VLMAnswerError(f"the answer names none of {', '.join(choices)}", answer=answer)
+    if negated:
+        raise VLMAnswerError(f"the answer negates {', '.join(negated)}", answer=answer)
+    return next(iter(named))
+
+
+def spoken(name: str) -> str:
+    """A class name as it is said: underscores as spaces, no space doubled.
+
+    Example:
+        >>> spoken("flower_pot_or_vase")
+        'flower pot or vase'
+    """
+    return " ".join(name.replace("_", " ").split())
+
+
+def _ends_clause(before: str | _Name, part: str) -> bool:
+    if before == ",":
+        return part in _OPENERS
+    if part == ",":
+        return before == "no"
+    return part in _CONJUNCTIONS or not part[0].isalnum()
+
+
+class _Name:
+    """A place in an answer that is a choice, or (None) words of the question."""
+
+    def __init__(self, choice: str | None) -> None:
+        self.choice = choice
+
+
+def _tokens(text: str) -> list[str]:
+    # Line breaks end a clause as a full stop does: answers come as lists too.
+    plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    return _WORD.findall(re.sub(r"[_-]", " ", re.sub(r"[\n\r]+", " . ", plain)))
+
+
+def _phrases(choices: Sequence[str], *, noun: str, question: str) -> dict[tuple[str, ...], _Name]:
+    phrases: dict[tuple[str, ...], _Name] = {}
+    parts: dict[tuple[str, ...], list[str]] = {}
+    for choice in choices:
+        phrases[tuple(_tokens(choice))] = _Name(choice)
+        for part in spoken(choice).split(" or "):
+            parts.setdefault(tuple(_tokens(part)), []).append(choice)
+    for words, owners in parts.items():
+        if len(set(owners)) == 1:
+            phrases.setdefault(words, _Name(owners[0]))
+        elif words not in phrases:
+            phrases[words] = _Name(None)
+    for own in (noun, f"the {noun} in the image") if spoken(noun) else ():
+        phrases[tuple(_tokens(own))] = _Name(None)
+    # A model may repeat the question whole or up to its question mark.
+    for own in (question, question.partition("?")[0]):
+        phrases[tuple(_tokens(own))] = _Name(None)
+    phrases.pop((), None)
+    return phrases
+
+
+def _spans(tokens: list[str], phrases: dict[tuple[str, ...], _Name]) -> list[str | _Name]:
+    """The tokens with every phrase, leftmost and longest first, as one item."""
+    lengths: dict[str, list[int]] = {}
+    for phrase in phrases:
+        lengths.setdefault(phrase[0], []).append(len(phrase))
+    spans: list[str | _Name] = []
+    start = 0
+    while start < len(tokens):
+        found: str | _Name = tokens[start]
+        length = 1
+        for size in sorted(lengths.get(tokens[start], ()), reverse=True):
+            if (name := phrases.get(tuple(tokens[start : start + size]))) is not None:
+                found, length = name, size
+                break
+        spans.append(found)
+        start += length
+    return spans
