@@ -52,13 +52,12 @@ def confusion_matrix(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tenso
         raise ShapeError(f"labels: expected {tuple(pred.shape)} from pred, got {tuple(labels.shape)}")
     labels = labels.to(pred.device)
     _check_bytes(labels, num_classes=num_classes)
-    pairs = _pair_counts(pred.reshape(-1), labels.reshape(-1), num_classes=num_classes)
+    counts = _count_by_label(pred.reshape(-1), labels.reshape(-1), num_classes=num_classes)
     # Looking at the counts waits for the device, for the sake of an error at the call that caused it.
-    stray = pairs[num_classes:IGNORED].sum(dim=1).nonzero()
+    stray = counts[num_classes:IGNORED].sum(dim=1).nonzero()
     if len(stray):
         raise _stray_label(num_classes + int(stray[0]), num_classes=num_classes)
-    outside = pairs[:num_classes, num_classes:].sum(dim=1, keepdim=True)
-    return torch.cat((pairs[:num_classes, :num_classes], outside), dim=1)
+    return counts[:num_classes].clone()
 
 
 def _check_bytes(labels: Tensor, *, num_classes: int) -> None:
@@ -76,11 +75,11 @@ def _stray_label(value: int, *, num_classes: int) -> DataError:
     return DataError(f"labels: expected class ids 0..{num_classes - 1} or 255 (ignored), got {value}{hint}")
 
 
-def _pair_counts(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
-    """Counts ``(256, 256)`` int64 of (label, prediction); a prediction outside the classes counts from column K on."""
+def _count_by_label(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
+    """Counts ``(256, K + 1)`` int64 of (label byte, prediction), the last column predictions that are no class."""
     cv2 = _opencv() if pred.device.type == "cpu" else None
     if cv2 is None:
-        return _pair_counts_bincount(pred, labels, num_classes=num_classes)
+        return _count_by_bincount(pred, labels, num_classes=num_classes)
     pred_ids, label_ids = pred.detach().numpy(), labels.detach().numpy()
 
     def count(start: int) -> NDArray[np.int64]:
@@ -90,13 +89,14 @@ def _pair_counts(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
         histogram: NDArray[np.float32] = cv2.calcHist(images, [0, 1], None, [256, 256], [0, 256, 0, 256])
         return histogram.astype(np.int64)
 
-    if len(pred_ids) <= CHUNK:
-        return torch.from_numpy(count(0))
-    total = np.zeros((256, 256), dtype=np.int64)
-    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
-        for counts in pool.map(count, range(0, len(pred_ids), CHUNK)):
-            total += counts
-    return torch.from_numpy(total)
+    starts = range(0, len(pred_ids), CHUNK)
+    if len(starts) <= 1:
+        counts = count(0)
+    else:
+        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
+            counts = sum(pool.map(count, starts), start=np.zeros((256, 256), dtype=np.int64))
+    outside = counts[:, num_classes:].sum(axis=1, keepdims=True)
+    return torch.from_numpy(np.concatenate((counts[:, :num_classes], outside), axis=1))
 
 
 def _as_bytes(ids: NDArray[Any], *, num_classes: int) -> NDArray[np.uint8]:
@@ -107,15 +107,16 @@ def _as_bytes(ids: NDArray[Any], *, num_classes: int) -> NDArray[np.uint8]:
     return np.clip(wide, -1, num_classes).astype(np.uint8)  # -1 turns into 255
 
 
-def _pair_counts_bincount(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
+def _count_by_bincount(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
     """The same counts on any device, and where OpenCV cannot be loaded."""
-    total = torch.zeros(256 * 256, dtype=torch.int64, device=pred.device)
+    cells = 256 * (num_classes + 1)
+    total = torch.zeros(cells, dtype=torch.int64, device=pred.device)
     for start in range(0, len(pred), 8 * CHUNK):
         ids = pred[start : start + 8 * CHUNK].to(torch.int64)
         rows = labels[start : start + 8 * CHUNK].to(torch.int64)
-        columns = ids.masked_fill((ids < 0) | (ids >= num_classes), 255)
-        total += torch.bincount(rows * 256 + columns, minlength=256 * 256)
-    return total.view(256, 256)
+        columns = ids.masked_fill((ids < 0) | (ids >= num_classes), num_classes)
+        total += torch.bincount(rows * (num_classes + 1) + columns, minlength=cells)
+    return total.view(256, num_classes + 1)
 
 
 def _opencv() -> Any | None:
