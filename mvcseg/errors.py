@@ -30,6 +30,10 @@ class DataError(MvcsegError, ValueError):
     """A file or folder is missing, broken or contradicts another; the message names it."""
 
 
+class TrainingError(MvcsegError, ArithmeticError):
+    """A training run cannot go on: a loss or gradient is NaN or infinite."""
+
+
 class VLMAnswerError(MvcsegError, ValueError):
     """A vision-language model gave no usable answer.
 

@@ -29,7 +29,7 @@ CHANNELS_PER_GROUP = 8
 
 
 class CompactSegmenter(nn.Module):
-    """A small video segmenter meeting the ``Segmenter`` protocol; with the defaults some 0.6 million parameters.
+    """A small video segmenter meeting the ``Segmenter`` protocol; with the defaults some 0.27 million parameters.
 
     Args:
         num_classes: K, 1 to 255.
@@ -54,7 +54,7 @@ class CompactSegmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, num_classes: int, *, width: int = 24, depth: int = 2, heads: int = 4) -> None:
+    def __init__(self, num_classes: int, *, width: int = 16, depth: int = 2, heads: int = 4) -> None:
         super().__init__()
         check_positive(width=width, depth=depth, heads=heads)
         if width % CHANNELS_PER_GROUP:
