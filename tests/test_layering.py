@@ -23,8 +23,9 @@ ROWS: list[list[str]] = [
     ["models.dvis"],
     ["inference"],
     ["mvc", "tta", "ensemble", "vlm", "adapters", "report"],
-    ["training", "evaluation", "pipeline", "prediction", "reporting"],
+    ["training", "evaluation", "pipeline", "prediction", "reporting", "loading"],
     ["demo"],
+    ["commands"],
     ["cli"],
     ["__main__"],
 ]

@@ -4,6 +4,7 @@ from mvcseg.vlm.cache import CachedVLM
 from mvcseg.vlm.changes import Change, read_changes, write_changes
 from mvcseg.vlm.client import VLM, ReplayVLM, images_digest
 from mvcseg.vlm.correct import Correction, Plan, Question, correct_labels, plan_questions
+from mvcseg.vlm.group_file import read_groups
 from mvcseg.vlm.groups import VSPW_GROUPS, Group
 from mvcseg.vlm.local import LocalVLM
 from mvcseg.vlm.openai import OpenAIVLM
@@ -29,5 +30,6 @@ __all__ = [
     "plan_questions",
     "question_text",
     "read_changes",
+    "read_groups",
     "write_changes",
 ]

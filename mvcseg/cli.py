@@ -1,0 +1,298 @@
+"""The command line: arguments in, one call of a public function per command, one message on failure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from mvcseg import __version__
+from mvcseg.errors import MvcsegError
+
+DESCRIPTION = """\
+Video semantic segmentation that is right and steady over time.
+
+New here? `mvcseg demo` shows every step on a small made-up data set in under a minute.
+"""
+
+EPILOG = """\
+Results go to standard output, progress and messages to standard error.
+Exit status: 0 done, 1 the command failed (one message says why), 2 wrong usage, 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (argparse itself exits with 2 on wrong usage)."""
+    options = build_parser().parse_args(arguments)
+    from mvcseg import commands  # heavier than parsing: `--help` and wrong usage answer at once
+
+    command: Callable[[argparse.Namespace], None] = getattr(commands, options.function)
+    try:
+        command(options)
+        sys.stdout.flush()
+    except commands.UsageError as error:
+        print(f"mvcseg: {error}; see --help", file=sys.stderr)
+        return 2
+    except MvcsegError as error:
+        return _failed(options, str(error))
+    except KeyboardInterrupt:
+        print("mvcseg: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `mvcseg eval ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # no traceback for whoever did not ask for one
+        hint = "" if options.debug else " (--debug shows where)"
+        return _failed(options, f"unexpected {type(error).__name__}: {error}{hint}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="mvcseg", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"mvcseg {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_demo, _predict, _run, _select, _correct, _eval, _train, _report, _inspect, _data):
+        add(commands)
+    return parser
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _command(commands: Commands, name: str, function: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.\n\n{more}".strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(function=function)
+    parser.add_argument("--debug", action="store_true", help="on failure, show the traceback")
+    return parser
+
+
+def _demo(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        "demo",
+        "show every step of the method on a small made-up data set, in under a minute",
+        "Needs no network and no data. Leaves label maps, an overlay video and report.html in the folder.",
+    )
+    parser.add_argument("--out", default="mvcseg-demo", metavar="DIR", help="folder to write (default: %(default)s)")
+
+
+def _predict(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "predict",
+        "predict",
+        "write the label map of every frame of one video or of a data set",
+        "Label maps are PNGs of class ids, OUT/<video>/<frame>.png, with OUT/classes.json beside them.\n"
+        "A run that was stopped continues when the same command is given again.\n\n"
+        "  mvcseg predict clip.mp4 --checkpoint model.safetensors --out masks\n"
+        "  mvcseg predict --vspw VSPW_480p --split val --segmenter mine.py:build --out masks",
+    )
+    parser.add_argument("video", nargs="?", metavar="VIDEO|DIR", help="video file or folder of frames")
+    _data_set(parser, required=False)
+    _model(parser)
+    _prediction(parser)
+    parser.add_argument("--shard", metavar="I/N", help="do the I-th of N equal parts of the videos, I from 1 to N")
+    parser.add_argument("--raw-ids", action="store_true", help="write raw ids (0 void, 1..K) instead of 0..K-1")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+
+
+def _run(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "run",
+        "run",
+        "take one video through the whole method, to label maps, an overlay video and a page",
+        "With two checkpoints, the one whose labels follow the motion better is chosen for the video.\n\n"
+        "  mvcseg run clip.mp4 --checkpoint mvc.safetensors --checkpoint plain.safetensors --tta --out result",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
+    parser.add_argument(
+        "--checkpoint", action="append", required=True, metavar="F", help="model to use; again for a second candidate"
+    )
+    _prediction(parser, short_side=False)
+    _vlm(parser, required=False, local=False)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+
+
+def _select(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "select",
+        "select",
+        "choose between predictions of a video by optical flow and SSIM, and copy the best",
+        "PRED is a folder of label maps, or one that holds <video name>/.\n\n"
+        "  mvcseg select clip.mp4 masks-a masks-b --out chosen",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
+    parser.add_argument("predictions", nargs="+", metavar="PRED", help="two or more folders of label maps")
+    parser.add_argument("--classes", metavar="FILE", help=_CLASSES)
+    parser.add_argument("--json", action="store_true", help="print one JSON object: name, scores")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the chosen label maps")
+
+
+def _correct(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "correct",
+        "correct",
+        "ask a vision-language model which of several look-alike classes a region is",
+        "Sends pictures of the video to the server you name, and nowhere else. The key is read from\n"
+        "OPENAI_API_KEY only. Answers are kept in OUT/.answers: a stopped run asks nothing twice.\n\n"
+        "  mvcseg correct clip.mp4 masks --vlm http://localhost:8000/v1 --model llava --out corrected\n"
+        "  mvcseg correct clip.mp4 masks --dry-run --out corrected",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
+    parser.add_argument("prediction", metavar="PRED", help="folder of label maps, or one that holds <video name>/")
+    _vlm(parser, required=True, local=True)
+    parser.add_argument("--classes", metavar="FILE", help=_CLASSES)
+    parser.add_argument("--dry-run", action="store_true", help="print what would be asked, ask nothing")
+    parser.add_argument("--max-questions", type=_count, metavar="N", help="ask at most N, about the largest regions")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the corrected label maps")
+
+
+def _eval(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "eval",
+        "evaluate",
+        "score predictions on disk as the VSPW scripts do: mIoU, VC8, VC16",
+        "Predictions are class ids 0..K-1, ground truth raw ids (0 void, 1..K, 255).\n\n"
+        "  mvcseg eval masks --vspw VSPW_480p --split val",
+    )
+    parser.add_argument("prediction", metavar="PRED", help="folder that holds <video name>/<frame>.png")
+    _data_set(parser, required=True)
+    parser.add_argument("--classes", metavar="FILE", help="class list; else ROOT's own, else VSPW's 124")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, fractions unrounded")
+
+
+def _train(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "train",
+        "train",
+        "train a compact segmenter, plainly or with masked video consistency",
+        "run.json holds the numbers of the run; docs/training.md lists them. A stopped run goes on with --resume.\n\n"
+        "  mvcseg train --vspw VSPW_480p --config run.json --out run1",
+    )
+    parser.add_argument("--vspw", required=True, metavar="ROOT", help="data set in the VSPW layout")
+    parser.add_argument("--split", default="train", metavar="S", help="split to train on (default: %(default)s)")
+    parser.add_argument("--config", required=True, metavar="F", help="JSON file with the numbers of the run")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoints, log and model.safetensors")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
+
+
+def _report(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "report",
+        "report",
+        "write one self-contained page to look at: frames, label maps, scores",
+        "  mvcseg report clip.mp4 masks-a masks-b --out page.html",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
+    parser.add_argument("predictions", nargs="+", metavar="PRED", help="folders of label maps")
+    parser.add_argument("--labels", metavar="DIR", help="ground truth in raw ids; adds the scores")
+    parser.add_argument("--changes", metavar="F", help="changes.json of `mvcseg correct`")
+    parser.add_argument("--run", metavar="DIR", help="folder of `mvcseg train`; adds its curves")
+    parser.add_argument("--out", required=True, metavar="F", help="page to write, such as page.html")
+
+
+def _inspect(commands: Commands) -> None:
+    parser = _command(commands, "inspect", "inspect", "say what a checkpoint of `mvcseg train` holds")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="safetensors file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _data(commands: Commands) -> None:
+    parser = commands.add_parser("data", help="look after a data set", description="Look after a data set.")
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    check = _command(
+        actions,
+        "check",
+        "check_data",
+        "find every fault of a folder of frames and masks at once",
+        "Expects DIR/data/<video>/origin/*.jpg and DIR/data/<video>/mask/*.png; docs/data.md tells the layout.",
+    )
+    check.add_argument("folder", metavar="DIR", help="data set in the VSPW layout")
+
+
+_CLASSES = "class list; else the predictions' classes.json, else VSPW's 124"
+
+
+def _data_set(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument("--vspw", required=required, metavar="ROOT", help="data set in the VSPW layout")
+    parser.add_argument("--split", required=required, metavar="S", help="its split: train, val, test")
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", metavar="F", help="model written by `mvcseg train`")
+    model.add_argument(
+        "--segmenter",
+        metavar="FILE.py:FUNCTION",
+        help="your own: FUNCTION() returns a Segmenter. Runs FILE.py, so give it only files you trust",
+    )
+
+
+def _prediction(parser: argparse.ArgumentParser, *, short_side: bool = True) -> None:
+    parser.add_argument("--tta", action="store_true", help="vote over scales 0.9 to 1.2, each also mirrored")
+    if short_side:
+        parser.add_argument(
+            "--short-side",
+            type=_short_side,
+            default="native",
+            metavar="N|native",
+            help="shorter side in pixels that the model sees (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--clip-length", type=_positive, default=8, metavar="N", help="frames at once (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+
+
+def _vlm(parser: argparse.ArgumentParser, *, required: bool, local: bool) -> None:
+    backend = parser.add_mutually_exclusive_group()
+    backend.add_argument("--vlm", metavar="URL", help="OpenAI-compatible server, up to and including /v1")
+    if local:
+        backend.add_argument("--local", metavar="DIR", help="folder of an image-text model for transformers")
+    backend.add_argument("--answers", metavar="F", help="recorded answers (JSON), such as an earlier changes.json")
+    parser.add_argument("--model", metavar="NAME", help="the server's name for the model, with --vlm")
+    parser.add_argument("--groups", metavar="F", help="look-alike classes (JSON); VSPW's by default")
+    parser.set_defaults(vlm_required=required, local=None)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
+    return value
+
+
+def _short_side(text: str) -> int | None:
+    return None if text == "native" else _positive(text)
+
+
+def _failed(options: argparse.Namespace, message: str) -> int:
+    if options.debug:
+        traceback.print_exc()
+    print(f"mvcseg: {message}", file=sys.stderr)
+    return 1

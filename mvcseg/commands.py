@@ -1,0 +1,353 @@
+"""What each command does with its arguments: open the inputs, call the library, write and print the result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvcseg import data, loading, vlm
+from mvcseg.data.files import shown, write_aside, write_json
+from mvcseg.data.label_maps import CLASSES_FILE
+from mvcseg.data.vspw_classes import VSPW_CLASSES
+from mvcseg.errors import ConfigError, DataError
+from mvcseg.segmenter import Video
+
+CHANGES_FILE = "changes.json"
+"""Record of a correction, beside the label maps' folder."""
+
+
+class UsageError(ConfigError):
+    """Arguments that do not go together: exit status 2."""
+
+
+def demo(options: argparse.Namespace) -> None:
+    """``mvcseg demo``."""
+    from mvcseg.demo import demo as run_demo
+
+    run_demo(out=options.out)
+
+
+def predict(options: argparse.Namespace) -> None:
+    """``mvcseg predict``."""
+    from mvcseg.prediction import predict_to_folder, shard
+    from mvcseg.tta import multiscale_flip
+
+    if (options.video is None) == (options.vspw is None):
+        raise UsageError("predict: expected either VIDEO or --vspw ROOT --split S")
+    if (options.vspw is None) != (options.split is None):
+        raise UsageError("predict: --vspw and --split go together")
+    videos = [data.open_video(options.video)] if options.vspw is None else _frames_of(options.vspw, options.split)
+    if options.shard is not None:
+        videos = shard(videos, options.shard)
+    device = loading.choose_device(options.device)
+    if options.checkpoint is not None:
+        loaded = loading.load_checkpoint(options.checkpoint, device=device)
+    else:
+        loaded = loading.load_function(options.segmenter, device=device)
+    with _frame_progress() as progress:
+        done = predict_to_folder(
+            videos,
+            loaded.segmenter,
+            out=options.out,
+            class_names=loaded.class_names,
+            clip_length=options.clip_length,
+            views=multiscale_flip() if options.tta else None,
+            short_side=options.short_side,
+            raw_ids=options.raw_ids,
+            model=loaded.identity,
+            progress=progress,
+        )
+    kept = f" ({done.kept} were there)" if done.kept else ""
+    print(f"{done.videos} videos, {done.written + done.kept} label maps{kept}: {shown(options.out)}")
+
+
+def run(options: argparse.Namespace) -> None:
+    """``mvcseg run``."""
+    from mvcseg.flow import FarnebackFlow
+    from mvcseg.pipeline import run_video
+    from mvcseg.report import PageVideo, write_page
+    from mvcseg.tta import multiscale_flip
+
+    video = data.open_video(options.video)
+    device = loading.choose_device(options.device)
+    loaded = {name: loading.load_checkpoint(name, device=device) for name in options.checkpoint}
+    class_names = next(iter(loaded.values())).class_names
+    for name, model in loaded.items():
+        if model.class_names != class_names:
+            raise ConfigError(f"checkpoint: {shown(name)} has other classes than {shown(options.checkpoint[0])}")
+    out = _new_folder(options.out)
+    backend = _backend(options, out)
+    result = run_video(
+        video,
+        {name: model.segmenter for name, model in loaded.items()},
+        num_classes=len(class_names),
+        clip_length=options.clip_length,
+        views=multiscale_flip() if options.tta else None,
+        flow=FarnebackFlow() if len(loaded) > 1 else None,
+        vlm=backend,
+        groups=_groups(options, class_names) if backend is not None else (),
+        class_names=class_names,
+    )
+    colours = data.class_colours(class_names)
+    _write_labels(out, video, result.labels, class_names)
+    write_json(out / "choice.json", {"name": result.choice.name, "scores": result.choice.scores})
+    vlm.write_changes(out / CHANGES_FILE, result.changes)
+    fps = video.fps or 15.0
+    data.write_video(out / "overlay.mp4", _overlays(video, result.labels, colours), fps=fps)
+    shown_video = PageVideo(
+        name=video.name,
+        frames=video,
+        predictions={"mvcseg run": result.labels},
+        frame_names=video.frame_names,
+        fps=fps,
+        changes=[change.row() for change in result.changes],
+    )
+    page = write_page(
+        out / "report.html", title=video.name, videos=[shown_video], class_names=class_names, colours=colours
+    )
+    for name, score in result.choice.scores.items():
+        print(f"{score:.6f}  {shown(name)}{'  <- chosen' if name == result.choice.name else ''}")
+    for status in ("changed", "confirmed", "unclear", "failed"):
+        count = sum(change.status == status for change in result.changes)
+        if count:
+            print(f"{count} regions {status}")
+    print(f"{len(video)} label maps, {shown(out / 'overlay.mp4')}, {shown(page)}")
+
+
+def select(options: argparse.Namespace) -> None:
+    """``mvcseg select``."""
+    from mvcseg.ensemble.flow_ssim import select_model
+    from mvcseg.flow import FarnebackFlow
+
+    if len(options.predictions) < 2:
+        raise UsageError("select: expected at least two PRED folders to choose from, got one")
+    if len(set(options.predictions)) != len(options.predictions):
+        raise UsageError("select: expected different PRED folders, got one twice")
+    video = data.open_video(options.video)
+    folders = {name: _label_folder(name, video) for name in options.predictions}
+    class_names = _class_names(options)
+    chosen = select_model(video, folders, num_classes=len(class_names), flow=FarnebackFlow())
+    source = folders[chosen.name].folder
+    target = _new_folder(Path(options.out, video.name))
+    for name in video.frame_names:
+        with write_aside(target / f"{name}.png") as aside:
+            shutil.copyfile(source / f"{name}.png", aside)
+    data.write_classes(options.out, class_names, data.class_colours(class_names))
+    write_json(Path(options.out, "choice.json"), {"name": chosen.name, "scores": chosen.scores})
+    if options.json:
+        print(json.dumps({"name": chosen.name, "scores": chosen.scores}))
+        return
+    for name, score in chosen.scores.items():
+        print(f"{score:.6f}  {shown(name)}{'  <- chosen' if name == chosen.name else ''}")
+
+
+def correct(options: argparse.Namespace) -> None:
+    """``mvcseg correct``."""
+    if not options.dry_run and options.vlm is None and options.local is None and options.answers is None:
+        raise UsageError("correct: expected one of --vlm URL --model NAME, --local DIR, --answers F or --dry-run")
+    video = data.open_video(options.video)
+    labels = _label_folder(options.prediction, video)
+    class_names = _class_names(options)
+    groups = _groups(options, class_names)
+    if options.dry_run:
+        plan = vlm.plan_questions(labels, groups=groups, class_names=class_names)
+        asked = plan.questions[: options.max_questions]
+        print(f"{len(asked)} questions, one image each; {plan.too_small} regions are too small to ask about")
+        for question in asked:
+            first, last = question.region.frames
+            print(f"frames {first}-{last}, box {question.region.box}: {question.text}")
+        return
+    out = _new_folder(options.out)
+    backend = _backend(options, out)
+    if backend is None:
+        raise UsageError("correct: --vlm URL needs --model NAME")
+    with _bar("questions") as progress:
+        correction = vlm.correct_labels(
+            video,
+            labels,
+            vlm=backend,
+            groups=groups,
+            class_names=class_names,
+            max_questions=options.max_questions,
+            progress=progress,
+        )
+    _write_labels(out, video, correction.labels, class_names)
+    vlm.write_changes(out / CHANGES_FILE, correction.changes)
+    for change in correction.changes:
+        told = f"{change.from_name} -> {change.to_name}" if change.to_name else change.from_name
+        reason = f" ({change.reason})" if change.reason else ""
+        print(f"{change.status}: frames {change.frames[0]}-{change.frames[1]}, {told}{reason}")
+    print(f"{correction.count('changed')} of {len(correction.changes)} regions changed: {shown(out)}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """``mvcseg eval``."""
+    from mvcseg.evaluation import evaluate as score
+
+    result = score(options.prediction, root=options.vspw, split=options.split, classes=options.classes)
+    print(json.dumps(dict(result)) if options.json else result.table())
+
+
+def train(options: argparse.Namespace) -> None:
+    """``mvcseg train``."""
+    from mvcseg.training import TrainConfig
+    from mvcseg.training import train as run_training
+
+    config = TrainConfig.read(options.config)
+    run_training(config, root=options.vspw, out=options.out, split=options.split, resume=options.resume)
+
+
+def report(options: argparse.Namespace) -> None:
+    """``mvcseg report``."""
+    from mvcseg.reporting import report as write_report
+
+    page = write_report(
+        options.video,
+        options.predictions,
+        labels=options.labels,
+        changes=options.changes,
+        run=options.run,
+        out=options.out,
+    )
+    print(shown(page))
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """``mvcseg inspect``."""
+    from mvcseg.models.compact_checkpoint import load_compact
+
+    model = load_compact(Path(options.checkpoint))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    facts = {
+        "kind": "CompactSegmenter",
+        **model.architecture,
+        "parameters": parameters,
+        "class_names": list(model.class_names),
+        "metadata": model.metadata,
+    }
+    if options.json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def check_data(options: argparse.Namespace) -> None:
+    """``mvcseg data check``."""
+    from mvcseg.data.check import check_folder
+
+    print(check_folder(options.folder))
+
+
+def _frames_of(root: str, split: str) -> list[Any]:
+    return [video.frames for video in data.VSPW(root, split=split)]
+
+
+def _label_folder(prediction: str, video: Any) -> data.LabelFolder:
+    """Label maps of a video, from a folder of them or one that holds a folder of the video's name."""
+    folder = Path(prediction)
+    own = folder / video.name
+    return data.LabelFolder(own if own.is_dir() else folder, frame_names=video.frame_names)
+
+
+def _class_names(options: argparse.Namespace) -> tuple[str, ...]:
+    """Class names from --classes, else beside the predictions, else VSPW's."""
+    predictions = getattr(options, "predictions", None) or [options.prediction]
+    places = [options.classes] if options.classes else []
+    places += [
+        path
+        for prediction in predictions
+        for path in (Path(prediction, CLASSES_FILE), Path(prediction).parent / CLASSES_FILE)
+        if not options.classes and path.is_file()
+    ]
+    return tuple(data.read_classes(places[0])) if places else tuple(VSPW_CLASSES)
+
+
+def _groups(options: argparse.Namespace, class_names: Sequence[str]) -> Sequence[vlm.Group]:
+    if options.groups is not None:
+        return vlm.read_groups(options.groups, class_names=class_names)
+    if tuple(class_names) != tuple(VSPW_CLASSES):
+        raise ConfigError("groups: the classes are not VSPW's, so name the look-alike ones with --groups F")
+    return vlm.VSPW_GROUPS
+
+
+def _backend(options: argparse.Namespace, out: Path) -> vlm.VLM | None:
+    if options.vlm is not None:
+        if options.model is None:
+            raise UsageError("--vlm URL needs --model NAME")
+        return vlm.CachedVLM(vlm.OpenAIVLM(base_url=options.vlm, model=options.model), out / ".answers")
+    if options.local is not None:
+        return vlm.CachedVLM(vlm.LocalVLM(options.local), out / ".answers")
+    if options.answers is not None:
+        return vlm.ReplayVLM(options.answers)
+    return None
+
+
+def _new_folder(path: str | os.PathLike[str]) -> Path:
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{shown(folder)}: cannot be made ({error.strerror or error})") from error
+    return folder
+
+
+def _write_labels(out: Path, video: Any, labels: Tensor, class_names: Sequence[str]) -> None:
+    colours = data.class_colours(class_names)
+    folder = _new_folder(out / video.name)
+    for name, label_map in zip(video.frame_names, labels, strict=True):
+        data.write_label_map(folder / f"{name}.png", label_map.cpu(), colours=colours)
+    data.write_classes(out, class_names, colours)
+
+
+def _overlays(video: Video, labels: Tensor, colours: np.ndarray[Any, np.dtype[np.uint8]]) -> Iterator[Tensor]:
+    from mvcseg.report import overlay
+
+    for start in range(0, len(video), 8):
+        stop = min(start + 8, len(video))
+        yield overlay(video[start:stop], labels[start:stop].to(torch.uint8).cpu(), colours=torch.from_numpy(colours))
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error that shows only once two seconds have gone by."""
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", delay=2, file=sys.stderr, leave=False) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
+
+
+@contextmanager
+def _frame_progress() -> Iterator[Callable[[str, int, int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(unit=" frames", delay=2, file=sys.stderr, leave=False) as bar:
+        finished = 0
+        current = ""
+
+        def update(name: str, done: int, total: int) -> None:
+            nonlocal finished, current
+            if name != current:
+                finished += 0 if not current else int(bar.total or 0) - finished
+                current = name
+                bar.set_description(shown(name))
+            bar.total = finished + total
+            bar.update(finished + done - bar.n)
+
+        yield update

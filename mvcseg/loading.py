@@ -1,0 +1,122 @@
+"""Segmenters from files, as the commands name them: a checkpoint, or a function in the user's own file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mvcseg.data.files import shown
+from mvcseg.errors import CheckpointError, ConfigError, MvcsegError
+from mvcseg.segmenter import Segmenter
+from mvcseg.shapes import check_num_classes
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A segmenter with what a file says about it.
+
+    Attributes:
+        segmenter: in eval mode where it is a module.
+        class_names: K names.
+        identity: tells these weights from others.
+    """
+
+    segmenter: Segmenter
+    class_names: tuple[str, ...]
+    identity: str
+
+
+def load_checkpoint(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Loaded:
+    """The model of a checkpoint that ``mvcseg train`` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, broken or of another kind.
+    """
+    from mvcseg.models.compact_checkpoint import load_compact
+
+    model = load_compact(Path(path), device=device)
+    names = model.class_names or numbered_classes(model.num_classes)
+    return Loaded(model, tuple(names), f"checkpoint {_digest(path)}")
+
+
+def load_function(reference: str, *, device: str | torch.device = "cpu") -> Loaded:
+    """The segmenter that a function in a Python file returns; that file is run.
+
+    Args:
+        reference: ``FILE.py:FUNCTION``. The function takes no arguments and returns a Segmenter; an attribute
+            ``class_names`` of it names the classes.
+        device: where a module is moved to.
+
+    Raises:
+        ConfigError: the reference is not of that form, the file or function is missing, what it returns has no
+            ``num_classes``, or running it fails.
+    """
+    name, colon, function = reference.rpartition(":")
+    path = Path(name)
+    if not colon or path.suffix != ".py" or not function.isidentifier():
+        raise ConfigError(f"segmenter: expected FILE.py:FUNCTION, got {reference!r}")
+    if not path.is_file():
+        raise ConfigError(f"segmenter: {shown(path)} is no file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"segmenter: {shown(path)} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        segmenter = getattr(module, function)()
+    except MvcsegError:
+        raise
+    except Exception as error:  # whatever the user's own code raises is told as one message
+        raise ConfigError(f"segmenter: {reference} raised {type(error).__name__}: {error}") from error
+    if not callable(segmenter) or not hasattr(segmenter, "num_classes"):
+        raise ConfigError(
+            f"segmenter: expected {function}() to return a Segmenter (a callable with num_classes), "
+            f"got {type(segmenter).__name__}"
+        )
+    check_num_classes(segmenter.num_classes)
+    if isinstance(segmenter, nn.Module):
+        segmenter = segmenter.to(device).eval()
+    names = tuple(getattr(segmenter, "class_names", ()) or numbered_classes(segmenter.num_classes))
+    if len(names) != segmenter.num_classes:
+        raise ConfigError(f"segmenter: expected {segmenter.num_classes} class_names, got {len(names)}")
+    return Loaded(segmenter, names, f"{function} of {_digest(path)}")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device a name means; ``auto`` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: the name is unknown or the device not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ConfigError(f"device: {name!r} cannot be used ({first_line})") from error
+    return device
+
+
+def numbered_classes(num_classes: int) -> Sequence[str]:
+    """Names for classes that have none: ``class 0``, ``class 1`` and so on."""
+    return tuple(f"class {index}" for index in range(num_classes))
+
+
+def _digest(path: str | os.PathLike[str]) -> str:
+    try:
+        digest = hashlib.sha256()
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()[:16]
+    except OSError as error:
+        raise CheckpointError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
