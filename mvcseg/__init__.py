@@ -5,6 +5,7 @@ The parts of the report "Semantic Segmentation on VSPW Dataset through Masked Vi
 by flow and SSIM, class correction by vision-language models, and the official VSPW scores.
 """
 
+from mvcseg import data, ensemble, errors, flow, losses, masking, metrics, models, ops, pipeline, report, tta, vlm
 from mvcseg.inference import iter_labels, predict_labels
 from mvcseg.masking import PatchMask, apply_mask, patch_mask
 from mvcseg.mvc import MVCWrapper
@@ -23,7 +24,20 @@ __all__ = [
     "Video",
     "VideoSegmenter",
     "apply_mask",
+    "data",
+    "ensemble",
+    "errors",
+    "flow",
     "iter_labels",
+    "losses",
+    "masking",
+    "metrics",
+    "models",
+    "ops",
     "patch_mask",
+    "pipeline",
     "predict_labels",
+    "report",
+    "tta",
+    "vlm",
 ]
