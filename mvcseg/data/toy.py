@@ -1,6 +1,6 @@
 """A seeded toy data set in the VSPW layout: a moving camera over photographs, with exact masks.
 
-Every video is a panorama of layers (:mod:`mvcseg.data.toy_scene`) seen by a camera that pans, tilts, zooms and
+Every video is a panorama of layers (`toy_scene`) seen by a camera that pans, tilts, zooms and
 shakes, while cut-outs of photographs move through it and poles pass in front. Light drifts, the sensor is noisy,
 fast pans blur and the focus is lost now and then, so that a net that sees one frame at a time flickers. Sea, river and
 lake are drawn alike: only their shores, seldom in view all at once, tell them apart.
@@ -42,7 +42,7 @@ def write_toy_set(
     """Write the toy set: ``train.txt``, ``data/<video>/{origin,mask}``, ``label_num_dic_final.json``.
 
     Frames are JPEGs, masks PNGs of raw ids: 0 void (the one-pixel outline of the moving objects), 1 to 12 the
-    classes of :data:`CLASS_NAMES`. The same arguments give the same bytes on one machine. Training videos use the left
+    classes of `CLASS_NAMES`. The same arguments give the same bytes on one machine. Training videos use the left
     half of each texture photograph, the others the right half; the four objects are the same everywhere, since there is
     one photograph of each.
 

@@ -138,11 +138,11 @@ def tile(name: str, *, far_half: bool, shape: tuple[int, int], zoom: float, offs
 
 
 def ground(name: str, *, far_half: bool, shape: tuple[int, int], horizon: float, zoom: float, stretch: float) -> Floats:
-    """A surface lying flat: :func:`tile` seen in perspective below a horizon.
+    """A surface lying flat: `tile` seen in perspective below a horizon.
 
     Args:
         name: a grey picture of the wheel.
-        far_half: as in :func:`tile`.
+        far_half: as in `tile`.
         shape: ``(h, w)`` of the result.
         horizon: row at which the surface vanishes; rows above it repeat its far end.
         zoom: pixels of the result per pixel of the photograph at the lowest row.

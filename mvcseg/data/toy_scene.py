@@ -93,7 +93,7 @@ def build_scene(kind: str, canvas: Canvas, *, far_half: bool, rng: np.random.Gen
     """Layers and things of one video, from back to front.
 
     Args:
-        kind: one of :data:`KINDS`. The three waters draw colour, ripples and shores from the same
+        kind: one of `KINDS`. The three waters draw colour, ripples and shores from the same
             distributions: a sea has no far shore, a river has two that run on, a lake's shores meet at the
             ends of the panorama.
         canvas: size of the layers.
