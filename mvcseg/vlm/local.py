@@ -47,15 +47,17 @@ class LocalVLM:
     ) -> None:
         if importlib.util.find_spec("transformers") is None:
             raise MissingExtraError.for_package("transformers", extra="hf")
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        import transformers
 
         check_positive(max_new_tokens=max_new_tokens)
         self.name = str(path_or_name).removeprefix("hf://")
         self._max_new_tokens = max_new_tokens
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(self.name)
-            kind = "auto" if dtype is None else dtype
-            model: Any = AutoModelForImageTextToText.from_pretrained(self.name, torch_dtype=kind)
+            self._processor: Any = transformers.AutoProcessor.from_pretrained(self.name)
+            # Renamed in transformers 5, which also reads the old name but warns.
+            argument = "torch_dtype" if transformers.__version__.startswith("4.") else "dtype"
+            kind = {argument: "auto" if dtype is None else dtype}
+            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(self.name, **kind)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{self.name}: no image-text model can be read: {reason}") from error
