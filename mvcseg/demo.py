@@ -10,7 +10,9 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import get_args
@@ -57,8 +59,9 @@ _MEANING = {
     "MVC": "trained with masked video consistency",
     "+ TTA": "4 scales, flipped or not: majority",
     "+ selection": "plain or MVC, by flow and SSIM",
-    "+ VLM": "class of water regions corrected",
+    "+ VLM": "waters renamed; recorded answers",
 }
+_SHOWN = {"+ VLM": "+ VLM (recorded answers)"}
 _LOOK_AT = (
     ("report.html", "table, frames, classes, questions"),
     ("overlay.mp4", "frame, ground truth, plain, all steps"),
@@ -318,12 +321,13 @@ def _recorded_answers(folder: Path) -> dict[str, dict[str, str]]:
 def _write_files(found: DemoResult, videos: Sequence[_DemoVideo]) -> None:
     """Label maps of every step, logs of questions, scores, the overlay video and the overview picture."""
     colours = class_colours(CLASS_NAMES)
-    for step in STEPS:
-        root = found.folder / "masks" / folder_name(step)
-        for video in videos:
-            for name, labels in zip(video.frame_names, video.results[step].labels, strict=True):
-                write_label_map(root / video.name / f"{name}.png", labels, colours=colours)
-        write_classes(root, CLASS_NAMES, colours)
+    with ThreadPoolExecutor(max_workers=4) as pool:  # waiting for the disk, file by file, is most of the time
+        for step in STEPS:
+            root = found.folder / "masks" / folder_name(step)
+            for video in videos:
+                paths = [root / video.name / f"{name}.png" for name in video.frame_names]
+                list(pool.map(partial(write_label_map, colours=colours), paths, video.results[step].labels))
+            write_classes(root, CLASS_NAMES, colours)
     for name, changes in found.changes.items():
         write_changes(found.folder / "changes" / f"{name}.json", changes)
     write_json(found.folder / "scores.json", {"scores": found.scores, "chosen": found.chosen})
@@ -369,7 +373,7 @@ def _write_page(found: DemoResult, videos: Sequence[_DemoVideo]) -> None:
             PageVideo(
                 name=video.name,
                 frames=video.frames,
-                predictions={step: video.results[step].labels for step in STEPS},
+                predictions={_SHOWN.get(step, step): video.results[step].labels for step in STEPS},
                 labels=video.labels,
                 frame_names=video.frame_names,
                 fps=FPS,
@@ -379,7 +383,7 @@ def _write_page(found: DemoResult, videos: Sequence[_DemoVideo]) -> None:
         ],
         class_names=CLASS_NAMES,
         colours=class_colours(CLASS_NAMES),
-        scores=[{"step": step, **scores} for step, scores in found.scores.items()],
-        class_iou=found.class_iou,
+        scores=[{"step": _SHOWN.get(step, step), **scores} for step, scores in found.scores.items()],
+        class_iou={_SHOWN.get(step, step): values for step, values in found.class_iou.items()},
         notes=_NOTES,
     )
