@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mvcseg import data, loading, vlm
+from mvcseg.data.class_list import read_class_list
 from mvcseg.data.files import shown, write_aside, write_json
 from mvcseg.data.label_maps import CLASSES_FILE
 from mvcseg.data.vspw_classes import VSPW_CLASSES
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
     from mvcseg.report import PageVideo, write_page
     from mvcseg.tta import multiscale_flip
 
+    _check_backend(options)
     video = data.open_video(options.video)
     device = loading.choose_device(options.device)
     loaded = {name: loading.load_checkpoint(name, device=device) for name in options.checkpoint}
@@ -87,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
         if model.class_names != class_names:
             raise ConfigError(f"checkpoint: {shown(name)} has other classes than {shown(options.checkpoint[0])}")
     out = _new_folder(options.out)
-    backend = _backend(options, out)
+    is_asked = options.vlm is not None or options.answers is not None
     result = run_video(
         video,
         {name: model.segmenter for name, model in loaded.items()},
@@ -95,8 +97,8 @@ def run(options: argparse.Namespace) -> None:
         clip_length=options.clip_length,
         views=multiscale_flip() if options.tta else None,
         flow=FarnebackFlow() if len(loaded) > 1 else None,
-        vlm=backend,
-        groups=_groups(options, class_names) if backend is not None else (),
+        vlm=_backend(options, out) if is_asked else None,
+        groups=_groups(options, class_names) if is_asked else (),
         class_names=class_names,
     )
     colours = data.class_colours(class_names)
@@ -154,6 +156,7 @@ def select(options: argparse.Namespace) -> None:
 
 def correct(options: argparse.Namespace) -> None:
     """``mvcseg correct``."""
+    _check_backend(options)
     if not options.dry_run and options.vlm is None and options.local is None and options.answers is None:
         raise UsageError("correct: expected one of --vlm URL --model NAME, --local DIR, --answers F or --dry-run")
     video = data.open_video(options.video)
@@ -169,14 +172,11 @@ def correct(options: argparse.Namespace) -> None:
             print(f"frames {first}-{last}, box {question.region.box}: {question.text}")
         return
     out = _new_folder(options.out)
-    backend = _backend(options, out)
-    if backend is None:
-        raise UsageError("correct: --vlm URL needs --model NAME")
     with _bar("questions") as progress:
         correction = vlm.correct_labels(
             video,
             labels,
-            vlm=backend,
+            vlm=_backend(options, out),
             groups=groups,
             class_names=class_names,
             max_questions=options.max_questions,
@@ -201,11 +201,13 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """``mvcseg train``."""
-    from mvcseg.training import TrainConfig
+    from mvcseg.training import read_config
     from mvcseg.training import train as run_training
 
-    config = TrainConfig.read(options.config)
-    run_training(config, root=options.vspw, out=options.out, split=options.split, resume=options.resume)
+    config = read_config(options.config)
+    result = run_training(config, root=options.vspw, out=options.out, split=options.split, resume=options.resume)
+    scores = "".join(f"  {name} {value:.4f}" for name, value in result.scores.items())
+    print(f"{result.steps} steps{scores}: {shown(result.model)}")
 
 
 def report(options: argparse.Namespace) -> None:
@@ -264,34 +266,33 @@ def _label_folder(prediction: str, video: Any) -> data.LabelFolder:
 def _class_names(options: argparse.Namespace) -> tuple[str, ...]:
     """Class names from --classes, else beside the predictions, else VSPW's."""
     predictions = getattr(options, "predictions", None) or [options.prediction]
-    places = [options.classes] if options.classes else []
-    places += [
-        path
-        for prediction in predictions
-        for path in (Path(prediction, CLASSES_FILE), Path(prediction).parent / CLASSES_FILE)
-        if not options.classes and path.is_file()
-    ]
-    return tuple(data.read_classes(places[0])) if places else tuple(VSPW_CLASSES)
+    if options.classes is not None:
+        return read_class_list(options.classes)
+    for prediction in predictions:
+        for path in (Path(prediction, CLASSES_FILE), Path(prediction).parent / CLASSES_FILE):
+            if path.is_file():
+                return tuple(data.read_classes(path))
+    return VSPW_CLASSES
 
 
 def _groups(options: argparse.Namespace, class_names: Sequence[str]) -> Sequence[vlm.Group]:
     if options.groups is not None:
         return vlm.read_groups(options.groups, class_names=class_names)
-    if tuple(class_names) != tuple(VSPW_CLASSES):
+    if tuple(class_names) != VSPW_CLASSES:
         raise ConfigError("groups: the classes are not VSPW's, so name the look-alike ones with --groups F")
     return vlm.VSPW_GROUPS
 
 
-def _backend(options: argparse.Namespace, out: Path) -> vlm.VLM | None:
-    if options.vlm is not None:
-        if options.model is None:
-            raise UsageError("--vlm URL needs --model NAME")
-        return vlm.CachedVLM(vlm.OpenAIVLM(base_url=options.vlm, model=options.model), out / ".answers")
-    if options.local is not None:
-        return vlm.CachedVLM(vlm.LocalVLM(options.local), out / ".answers")
+def _check_backend(options: argparse.Namespace) -> None:
+    if (options.vlm is None) != (options.model is None):
+        raise UsageError("--vlm URL and --model NAME go together")
+
+
+def _backend(options: argparse.Namespace, out: Path) -> vlm.VLM:
     if options.answers is not None:
         return vlm.ReplayVLM(options.answers)
-    return None
+    asked = vlm.LocalVLM(options.local) if options.local else vlm.OpenAIVLM(base_url=options.vlm, model=options.model)
+    return vlm.CachedVLM(asked, out / ".answers")
 
 
 def _new_folder(path: str | os.PathLike[str]) -> Path:
@@ -346,7 +347,7 @@ def _frame_progress() -> Iterator[Callable[[str, int, int], None]]:
             if name != current:
                 finished += 0 if not current else int(bar.total or 0) - finished
                 current = name
-                bar.set_description(shown(name))
+                bar.set_description(shown(name), refresh=False)
             bar.total = finished + total
             bar.update(finished + done - bar.n)
 
