@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mvcseg.errors import ConfigError, DataError, VLMAnswerError
+from mvcseg.vlm import CachedVLM
+
+
+class Counting:
+    """Answers with how often it was asked."""
+
+    identity = "counting"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        self.asked += 1
+        return f"answer {self.asked}"
+
+
+def image(value: int = 0) -> Tensor:
+    return torch.full((3, 2, 4), value, dtype=torch.uint8)
+
+
+def test_same_question_is_asked_once_across_runs(tmp_path: Path) -> None:
+    first, second = Counting(), Counting()
+    assert CachedVLM(first, tmp_path)([image()], "a?", choices=("x", "y")) == "answer 1"
+    again = CachedVLM(second, tmp_path)
+    assert again.kept([image()], "a?", choices=("x", "y")) == "answer 1"
+    assert again([image()], "a?", choices=("x", "y")) == "answer 1"
+    assert (first.asked, second.asked) == (1, 0)
+
+
+def test_other_image_question_choices_or_model_is_asked_anew(tmp_path: Path) -> None:
+    vlm = Counting()
+    CachedVLM(vlm, tmp_path)([image()], "a?", choices=("x",))
+    CachedVLM(vlm, tmp_path)([image(1)], "a?", choices=("x",))
+    CachedVLM(vlm, tmp_path)([image()], "b?", choices=("x",))
+    CachedVLM(vlm, tmp_path)([image()], "a?", choices=("y",))
+    CachedVLM(vlm, tmp_path, identity="other")([image()], "a?", choices=("x",))
+    assert vlm.asked == 5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"question": "b?", "answer": "one"}', '{"question": "a?", "answer": 3}']
+)
+def test_broken_file_counts_as_absent_and_is_replaced(tmp_path: Path, text: str) -> None:
+    vlm = Counting()
+    cached = CachedVLM(vlm, tmp_path)
+    cached([image()], "a?", choices=())
+    (path,) = tmp_path.glob("*/*.json")
+    path.write_text(text)
+    assert cached([image()], "a?", choices=()) == "answer 2"
+    assert CachedVLM(vlm, tmp_path).kept([image()], "a?", choices=()) == "answer 2"
+    assert len(list(tmp_path.rglob("*.*"))) == 1  # nothing half-written beside it
+
+
+def test_failure_is_not_kept(tmp_path: Path) -> None:
+    def fails(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        raise VLMAnswerError("busy")
+
+    with pytest.raises(VLMAnswerError, match="busy"):
+        CachedVLM(fails, tmp_path, identity="m")([image()], "a?", choices=())
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_full_disk_does_not_cost_the_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cached = CachedVLM(Counting(), tmp_path / "answers")
+    (tmp_path / "answers").rmdir()
+    (tmp_path / "answers").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        assert cached([image()], "a?", choices=()) == "answer 1"
+    assert "answer not kept" in caplog.text
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file/answers: cannot be used"):
+        CachedVLM(Counting(), os.fspath(tmp_path / "file" / "answers"))
+
+
+def test_model_without_a_name_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="identity: expected"):
+        CachedVLM(lambda images, prompt, *, choices: "x", tmp_path)

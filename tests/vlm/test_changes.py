@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvcseg.errors import DataError
+from mvcseg.vlm import Change, ReplayVLM, read_changes, write_changes
+
+CHANGED = Change(
+    status="changed",
+    reason="",
+    frames=(2, 5),
+    region=(1, 2, 30, 40),
+    pixels=900,
+    key_frame=3,
+    group="water",
+    from_class=36,
+    from_name="river",
+    shares=((36, 800), (37, 100)),
+    to_class=37,
+    to_name="lake",
+    question="Is the water ...?",
+    answer="a lake é",
+    image="ab12",
+)
+FAILED = replace(CHANGED, status="failed", reason="HTTP 500", to_class=None, to_name=None, answer=None)
+
+
+def test_log_reads_back_as_written(tmp_path: Path) -> None:
+    write_changes(tmp_path / "changes.json", [CHANGED, FAILED])
+    assert read_changes(tmp_path / "changes.json") == (CHANGED, FAILED)
+
+
+def test_row_is_what_a_report_shows() -> None:
+    row = CHANGED.row()
+    assert json.loads(json.dumps(row)) == row
+    assert (row["frames"], row["region"], row["from"], row["to"]) == ([2, 5], [1, 2, 30, 40], "river", "lake")
+    assert (row["question"], row["answer"], row["reason"]) == ("Is the water ...?", "a lake é", "")
+    assert FAILED.row()["to"] is None
+
+
+def test_log_can_be_replayed(tmp_path: Path) -> None:
+    write_changes(tmp_path / "changes.json", [replace(CHANGED, image=""), replace(FAILED, question="other?")])
+    assert ReplayVLM(tmp_path / "changes.json")([], "Is the water ...?") == "a lake é"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": "applied"}, "row 1: status: expected one of changed, confirmed, unclear, failed, skipped"),
+        ({"status": []}, "row 1: status"),
+        ({"frames": [1]}, "row 1: frames: expected 2 integers"),
+        ({"frames": "12"}, "row 1: frames"),
+        ({"region": [1, 2, 3, 4.5]}, "row 1: region: expected 4 integers"),
+        ({"pixels": True}, "row 1: pixels: expected an integer"),
+        ({"shares": None}, "row 1: shares"),
+        ({"shares": [[1]]}, "row 1: shares"),
+        ({"question": None}, "row 1: question: expected a text"),
+        ({"to_class": "lake"}, "row 1: to_class"),
+        ({"answer": 3}, "row 1: answer"),
+    ],
+)
+def test_row_of_another_form_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "changes.json"
+    path.write_text(json.dumps([FAILED.row(), {**CHANGED.row(), **change}]))
+    with pytest.raises(DataError, match=message):
+        read_changes(path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[3]", "[", "3"])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "changes.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"changes\.json: .*expected"):
+        read_changes(path)
