@@ -8,7 +8,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def write_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise
         raise DataError(f"{shown(path)}: cannot be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        # A part that cannot even be looked for (a file stands where its folder should be) must not hide the error.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
