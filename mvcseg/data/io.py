@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from mvcseg.data.files import shown, write_aside
 from mvcseg.data.frames import FrameFolder
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.shapes import check_shapes
+
+_Image: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -117,7 +119,7 @@ class VideoFile:
         before, recent = self._recent
         frames: Tensor | None = None
         position = start
-        # Slices that overlap the one before (pairs of neighbours, sliding windows) must not decode twice.
+        # Slices that overlap the one before (pairs of neighbours, sliding windows) should not decode twice.
         if before <= start < before + len(recent):
             kept = recent[start - before : stop - before]
             frames = torch.empty(stop - start, *kept.shape[1:], dtype=torch.uint8)
@@ -127,16 +129,20 @@ class VideoFile:
             frame = self._decoder.frame(position)
             if frames is None:
                 frames = torch.empty(stop - start, *frame.shape, dtype=torch.uint8)
-            if frame.shape != frames.shape[1:]:
+            if frame.shape != tuple(frames.shape[1:]):
                 raise DataError(
                     f"{shown(self.path)}: expected frames of {tuple(frames.shape[2:])} pixels throughout, "
                     f"got {tuple(frame.shape[1:])} at frame {position}"
                 )
-            frames[position - start] = frame
+            frames[position - start].numpy()[:] = frame  # a third of a millisecond; by PyTorch's threads up to 20
             position += 1
         assert frames is not None
-        self._recent = (start, frames.clone())
+        kept_from = max(start, stop - _KEPT_FRAMES)
+        self._recent = (kept_from, frames[kept_from - start :].clone())
         return frames
+
+
+_KEPT_FRAMES = 16
 
 
 def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], *, fps: float) -> None:
@@ -177,8 +183,13 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], *, fps: 
             with part.open("w+b") as file, av.open(file, "w", format=_MUXERS[suffix], options=options) as container:
                 stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                # Untagged, players guess the matrix from the height and get the colours of every other video wrong.
+                context = stream.codec_context
+                context.colorspace = context.color_primaries = context.color_trc = _BT709
+                context.color_range = _LIMITED_RANGE
                 for index, image in enumerate(chain([first], images)):
                     frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                    frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED_RANGE)
                     frame.pts = index
                     container.mux(stream.encode(frame))
                 container.mux(stream.encode(None))
@@ -186,10 +197,11 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], *, fps: 
             raise DataError(f"{shown(path)}: cannot be written: {error.strerror or error}") from error
 
 
+_BT709 = _LIMITED_RANGE = 1  # as ITU-T H.273 numbers them, and FFmpeg with it
 _MUXERS = {".mp4": "mp4", ".mov": "mov", ".m4v": "mp4", ".mkv": "matroska"}
 
 
-def _images(frames: Iterable[Tensor]) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+def _images(frames: Iterable[Tensor]) -> Iterator[_Image]:
     """Frames one by one as ``(H, W, 3)`` arrays of even sides."""
     size: tuple[int, ...] | None = None
     for item in frames:
@@ -221,65 +233,91 @@ class _Decoder:
     """An open file and the number of the frame that it decodes next."""
 
     def __init__(self, path: Path, index: _Index) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()  # one for all frames: a new one costs time and megabytes
         self.process = os.getpid()
         self._path = path
         self._index = index
         self._open()
 
-    def frame(self, number: int) -> Tensor:
-        """Frame ``number``, ``(3, H, W)`` uint8 RGB."""
-        if number != self._next:
-            self._approach(number)
+    def frame(self, number: int) -> _Image:
+        """Frame ``number``, ``(3, H, W)`` RGB."""
+        if not self._is_near(number):
+            self._jump(number)
         while True:
             frame = self._decode()
+            if frame is None:
+                raise self._broken("the file ends there")
+            if self._place_of(frame) > self._next:
+                raise self._broken("a frame is missing there")
             self._next += 1
             if self._next > number:
-                return _to_tensor(frame)
+                if frame.is_corrupt:
+                    raise self._broken("damaged data")
+                return self._to_array(frame)
 
     def _open(self) -> None:
         self._file, self._container, self._stream = _open(self._path)
         self._stream.thread_type = "AUTO"
-        self._frames = self._container.decode(self._stream)
+        self._frames: Iterator[VideoFrame] = self._container.decode(self._stream)
         self._next = 0
 
-    def _approach(self, number: int) -> None:
-        times, keys = self._index.times, self._index.keys
-        key = keys[bisect_right(keys, number) - 1] if times and keys and keys[0] <= number else 0
-        if key <= self._next <= number:
-            return
-        if key == 0:
-            self._container.close()
-            self._file.close()
-            self._open()
-            return
-        self._container.seek(times[key], stream=self._stream)
-        self._frames = self._container.decode(self._stream)
-        self._next = -1  # found from the time of the next decoded frame
+    def _to_array(self, frame: VideoFrame) -> _Image:
+        image = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        upright = np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+        return upright.transpose(2, 0, 1)
 
-    def _decode(self) -> VideoFrame:
+    def _key_before(self, number: int) -> int:
+        """Place in the list of key frames of the last one up to ``number``; -1 where there is none."""
+        return bisect_right(self._index.keys, number) - 1
+
+    def _is_near(self, number: int) -> bool:
+        # Decoding forward beats a jump as long as no key frame lies between.
+        place = self._key_before(number)
+        return self._next <= number and (place < 0 or self._index.keys[place] <= self._next)
+
+    def _jump(self, number: int) -> None:
+        times, keys = self._index.times, self._index.keys
+        place = self._key_before(number)
+        # Containers without an index land where they can: where that is too late, one key frame earlier is tried.
+        for target in (place, place - 1):
+            if target <= 0:
+                break
+            self._container.seek(times[keys[target]], stream=self._stream)
+            self._frames = self._container.decode(self._stream)
+            self._next = len(times)
+            while (frame := self._decode()) is not None:
+                found = self._place_of(frame)
+                if found >= 0 and not frame.is_corrupt:
+                    self._frames = chain([frame], self._frames)
+                    self._next = found
+                    break
+            if self._next <= number:
+                return
+        self._container.close()
+        self._file.close()
+        self._open()
+
+    def _place_of(self, frame: VideoFrame) -> int:
+        """Number of a decoded frame by its time; -1 where that tells nothing."""
+        times = self._index.times
+        place = len(times) if frame.pts is None else bisect_left(times, frame.pts)
+        return place if place < len(times) and times[place] == frame.pts else -1
+
+    def _decode(self) -> VideoFrame | None:
         from av.error import FFmpegError
 
-        times = self._index.times
-        while True:
-            try:
-                frame = next(self._frames, None)
-            except FFmpegError as error:
-                raise self._broken(str(error)) from error
-            if frame is None:
-                raise self._broken("the file ends there")
-            if self._next < 0:
-                found = bisect_right(times, frame.pts if frame.pts is not None else -1) - 1
-                if found < 0 or times[found] != frame.pts:
-                    continue
-                self._next = found
-            if frame.is_corrupt:
-                raise self._broken("damaged data")
-            return frame
+        try:
+            return next(self._frames, None)
+        except FFmpegError as error:
+            raise self._broken(str(error)) from error
 
     def _broken(self, reason: str) -> DataError:
         return DataError(
-            f"{shown(self._path)}: broken or cut short: frame {max(self._next, 0)} of {self._index.count} "
-            f"cannot be decoded ({reason})"
+            f"{shown(self._path)}: broken or cut short: {self._next} of {self._index.count} frames can be decoded "
+            f"({reason})"
         )
 
 
@@ -292,8 +330,8 @@ def _open(path: Path) -> tuple[BinaryIO, InputContainer, VideoStream]:
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
     try:
-        container = av.open(file, io_open=_refuse)
-    except (FFmpegError, ValueError) as error:
+        container = av.open(file, mode="r", io_open=_refuse)
+    except (FFmpegError, OSError, ValueError) as error:
         file.close()
         raise DataError(f"{shown(path)}: no readable video (broken, cut short or another kind of file)") from error
     if not container.streams.video:
@@ -313,9 +351,13 @@ def _scan(path: Path) -> _Index:
     file, container, stream = _open(path)
     times: list[int | None] = []
     keys: list[int] = []
+    packets = -1  # the last packet is the demuxer's empty one
     with file, container:
         try:
             for packet in container.demux(stream):
+                packets += 1
+                if packet.is_corrupt:
+                    raise DataError(f"{shown(path)}: cut short or damaged: {len(times)} frames can be read")
                 if packet.size and not packet.is_discard:
                     if packet.is_keyframe:
                         keys.append(len(times))
@@ -324,8 +366,9 @@ def _scan(path: Path) -> _Index:
             raise DataError(f"{shown(path)}: broken or cut short after {len(times)} frames ({error})") from error
         promised = stream.frames if "mp4" in container.format.name else 0
         rate = stream.average_rate or stream.guessed_rate
-    if promised > len(times):
-        raise DataError(f"{shown(path)}: cut short: {len(times)} of {promised} frames can be read")
+    if promised > packets or _claimed_bytes(path) > path.stat().st_size:
+        of = f"{packets} of {promised}" if promised > packets else f"{len(times)}"
+        raise DataError(f"{shown(path)}: cut short: {of} frames can be read")
     if not times:
         raise DataError(f"{shown(path)}: expected at least one frame, got none")
     known = [time for time in times if time is not None]
@@ -338,7 +381,29 @@ def _scan(path: Path) -> _Index:
     )
 
 
-def _to_tensor(frame: VideoFrame) -> Tensor:
-    image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return torch.from_numpy(np.ascontiguousarray(np.rot90(image, turns).transpose(2, 0, 1)))
+def _claimed_bytes(path: Path) -> int:
+    """Length that the head of an AVI or Matroska file gives; 0 where it gives none.
+
+    FFmpeg reads such a file to its end and says nothing when that comes early.
+    """
+    with path.open("rb") as file:
+        head = file.read(128)
+    if head[:4] == b"RIFF":
+        size = int.from_bytes(head[4:8], "little")
+        # Writers disagree on whether these eight bytes count; streamed files hold 0 or all ones.
+        return 0 if size in (0, 0xFFFFFFFF) else size
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        start, size = _ebml_size(head, 4)
+        segment = start + size
+        if head[segment : segment + 4] == b"\x18\x53\x80\x67":
+            start, size = _ebml_size(head, segment + 4)
+            return start + size
+    return 0
+
+
+def _ebml_size(data: bytes, position: int) -> tuple[int, int]:
+    """Where an EBML element's content starts and how long it is; length 0 where that is unknown (RFC 8794)."""
+    first = data[position] if position < len(data) else 0
+    width = 9 - first.bit_length()
+    value = int.from_bytes(data[position : position + width], "big") & ((1 << 7 * width) - 1)
+    return position + width, 0 if width > 8 or value == (1 << 7 * width) - 1 else value

@@ -38,7 +38,8 @@ def class_colours(class_names: Sequence[str] | int) -> NDArray[np.uint8]:
 
         if list(class_names) == list(VSPW_CLASSES):
             return np.array(VSPW_COLOURS, dtype=np.uint8)
-    return _distinct_colours()[:count].copy()
+    colours: NDArray[np.uint8] = _distinct_colours()[:count].copy()
+    return colours
 
 
 @lru_cache(maxsize=1)
