@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg.errors import DataError, DTypeError, ShapeError
-from mvcseg.segmenter import Segmenter, Video, device_of
+from mvcseg.segmenter import Segmenter, Video, check_video, device_of
 from mvcseg.shapes import check_num_classes, check_positive, check_shapes
 
 
@@ -100,7 +99,8 @@ def predict_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> T
         >>> predict_labels(segmenter, torch.zeros(7, 3, 32, 48, dtype=torch.uint8), clip_length=4).shape
         torch.Size([7, 32, 48])
     """
-    return gather_clips(iter_labels(segmenter, video, clip_length=clip_length), length=len(video))
+    length = check_video(video)
+    return gather_clips(iter_labels(segmenter, video, clip_length=clip_length), length=length)
 
 
 def gather_clips(clips: Iterator[Tensor], *, length: int, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -138,27 +138,6 @@ def classes_of(logits: Tensor, *, first_frame: int = 0) -> Tensor:
             "check its weights and its input"
         )
     return labels.to(torch.uint8)
-
-
-def check_video(video: Video) -> int:
-    """Number of frames of a stored video, at least 1.
-
-    Raises:
-        ShapeError: it has no frame, or is a tensor that is not ``(T, 3, H, W)``.
-        DTypeError: it is a tensor that is not uint8, or has no ``len`` and slices.
-    """
-    if isinstance(video, Tensor):
-        check_shapes(video=(video, "t 3 h w"))
-        if video.dtype != torch.uint8:
-            raise DTypeError(f"video: expected uint8 frames, got {video.dtype}")
-    elif isinstance(video, (str, bytes, os.PathLike)) or not isinstance(video, Video):
-        raise DTypeError(
-            "video: expected a uint8 (T, 3, H, W) tensor or an object with len and slices of frames, "
-            f"got {type(video).__name__}; mvcseg.data.open_video(path) opens a file or folder"
-        )
-    if len(video) == 0:
-        raise ShapeError("video: expected at least one frame, got none")
-    return len(video)
 
 
 def read_clip(video: Video, start: int, stop: int) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 from mvcseg.ensemble.flow_ssim import Selection, select_model
 from mvcseg.errors import ConfigError
 from mvcseg.flow import FlowEstimator
-from mvcseg.inference import check_video, gather_clips, iter_labels
-from mvcseg.segmenter import Segmenter, Video
+from mvcseg.inference import gather_clips, iter_labels
+from mvcseg.segmenter import Segmenter, Video, check_video
 from mvcseg.shapes import check_num_classes, check_positive
 from mvcseg.tta import View, iter_vote_labels
 from mvcseg.vlm import VLM, Change, Group, correct_labels

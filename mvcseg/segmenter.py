@@ -6,6 +6,7 @@ A segmenter maps a batch of clips to per-pixel class logits of the same size; ev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, overload, runtime_checkable
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
-from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
+from mvcseg.shapes import check_float, check_integer, check_num_classes, check_positive, check_shapes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean colour (R, G, B) of ImageNet for frames in ``[0, 1]``."""
@@ -54,6 +55,46 @@ class Video(Protocol):
     def __getitem__(self, index: slice, /) -> Tensor:
         """The frames of a slice, uint8 ``(t, 3, H, W)`` RGB."""
         ...
+
+
+def check_video(video: Video) -> int:
+    """Number of frames of a stored video, at least 1.
+
+    Raises:
+        ShapeError: it has no frame, or is a tensor that is not ``(T, 3, H, W)``.
+        DTypeError: it is a tensor that is not uint8, or has no ``len`` and slices.
+    """
+    if isinstance(video, Tensor):
+        check_shapes(video=(video, "t 3 h w"))
+        if video.dtype != torch.uint8:
+            raise DTypeError(f"video: expected uint8 frames, got {video.dtype}")
+    elif isinstance(video, (str, bytes, os.PathLike)) or not isinstance(video, Video):
+        raise DTypeError(
+            "video: expected a uint8 (T, 3, H, W) tensor or an object with len and slices of frames, "
+            f"got {type(video).__name__}; mvcseg.data.open_video(path) opens a file or folder"
+        )
+    if len(video) == 0:
+        raise ShapeError("video: expected at least one frame, got none")
+    return len(video)
+
+
+def check_label_video(labels: Video, *, length: int, name: str = "labels") -> None:
+    """Require label maps ``(T, H, W)``, a tensor or anything with ``len`` and slices of such, T = ``length``.
+
+    Raises:
+        ShapeError: there are more or fewer than ``length``, or a tensor has other axes.
+        DTypeError: it has no ``len`` and slices, or a tensor is not of integers.
+    """
+    if isinstance(labels, Tensor):
+        check_shapes(**{name: (labels, "t h w")})
+        check_integer(**{name: labels})
+    elif isinstance(labels, (str, bytes, os.PathLike)) or not isinstance(labels, Video):
+        raise DTypeError(
+            f"{name}: expected integers (T, H, W) or an object with len and slices of label maps, "
+            f"got {type(labels).__name__}; mvcseg.data.LabelFolder(path) reads a folder of them"
+        )
+    if len(labels) != length:
+        raise ShapeError(f"{name}: expected {length} label maps, one per frame of video, got {len(labels)}")
 
 
 class VideoSegmenter(Segmenter, Protocol):

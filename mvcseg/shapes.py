@@ -37,8 +37,7 @@ def check_shapes(**named: tuple[Tensor, str]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     bound_by: dict[str, str] = {}
     for name, (tensor, axes) in named.items():
-        if not isinstance(tensor, Tensor):
-            raise DTypeError(f"{name}: expected a torch.Tensor ({axes}), got {type(tensor).__name__}")
+        _check_tensor(name, tensor, axes=f" ({axes})")
         letters = axes.split()
         got = tuple(tensor.shape)
         if len(letters) != len(got):
@@ -63,6 +62,7 @@ def check_float(**named: Tensor) -> None:
         DTypeError: one is not.
     """
     for name, tensor in named.items():
+        _check_tensor(name, tensor)
         if not tensor.is_floating_point():
             hint = "; divide uint8 frames by 255 first" if tensor.dtype == torch.uint8 else ""
             raise DTypeError(f"{name}: expected a floating-point tensor, got {tensor.dtype}{hint}")
@@ -75,6 +75,7 @@ def check_integer(**named: Tensor) -> None:
         DTypeError: one is not.
     """
     for name, tensor in named.items():
+        _check_tensor(name, tensor)
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
             raise DTypeError(f"{name}: expected an integer tensor of class ids, got {tensor.dtype}")
 
@@ -102,3 +103,8 @@ def check_positive(**named: int) -> None:
     for name, value in named.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name}: expected an integer of at least 1, got {value!r}")
+
+
+def _check_tensor(name: str, value: object, *, axes: str = "") -> None:
+    if not isinstance(value, Tensor):
+        raise DTypeError(f"{name}: expected a torch.Tensor{axes}, got {type(value).__name__}")

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg.errors import ConfigError, DataError
-from mvcseg.inference import check_video, classes_of, gather_clips, iter_logits, read_clip
+from mvcseg.inference import classes_of, gather_clips, iter_logits, read_clip
 from mvcseg.ops.resize import resize_frames, resize_scores
 from mvcseg.ops.vote import majority, majority_among_tied
-from mvcseg.segmenter import Segmenter, Video
+from mvcseg.segmenter import Segmenter, Video, check_video
 from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
 
 Tie = Literal["literal", "among-tied"]
@@ -135,8 +135,9 @@ def vote_labels(
         >>> vote_labels(net, video, views=multiscale_flip((1.0, 1.1)), clip_length=2).shape
         torch.Size([3, 40, 60])
     """
+    length = check_video(video)
     clips = iter_vote_labels(segmenter, video, views=views, clip_length=clip_length, tie=tie)
-    return gather_clips(clips, length=len(video))
+    return gather_clips(clips, length=length)
 
 
 def iter_vote_labels(

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.errors import ConfigError, DTypeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.ops.ssim import label_ssim
 from mvcseg.ops.warp import inside_mask, warp_labels
-from mvcseg.segmenter import Video
+from mvcseg.segmenter import Video, check_label_video, check_video
 from mvcseg.shapes import check_integer, check_num_classes, check_shapes
 
 _WINDOW = 7
@@ -108,12 +108,9 @@ def _scores(
     video: Video, candidates: Mapping[str, Video], *, num_classes: int, flow: FlowEstimator
 ) -> dict[str, float]:
     check_num_classes(num_classes)
-    length = len(video)
-    if length == 0:
-        raise ShapeError("video: expected at least one frame, got none")
+    length = check_video(video)
     for name, labels in candidates.items():
-        if len(labels) != length:
-            raise ShapeError(f"{name}: expected {length} label maps, one per frame of video, got {len(labels)}")
+        check_label_video(labels, length=length, name=name)
     losses = dict.fromkeys(candidates, 0.0)
     pairs = 0
     for frames, clips in _clips(video, candidates):

@@ -15,8 +15,8 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from mvcseg.errors import ConfigError, DTypeError, ShapeError, VLMAnswerError
-from mvcseg.segmenter import Video
+from mvcseg.errors import ConfigError, DTypeError, VLMAnswerError
+from mvcseg.segmenter import Video, check_label_video, check_video
 from mvcseg.shapes import check_positive, check_shapes
 from mvcseg.vlm.changes import Change, Status
 from mvcseg.vlm.client import VLM, images_digest
@@ -168,8 +168,7 @@ def correct_labels(
     check_positive(concurrency=concurrency)
     if max_questions is not None and (isinstance(max_questions, bool) or max_questions < 0):
         raise ConfigError(f"max_questions: expected at least 0 or None, got {max_questions}")
-    if len(video) != len(labels):
-        raise ShapeError(f"labels: expected {len(video)} frames as in video, got {len(labels)}")
+    check_label_video(labels, length=check_video(video))
     plan = plan_questions(labels, groups=groups, class_names=class_names, min_area=min_area, prompt=prompt)
     classes = asked_by(groups)
     asked = plan.questions[:max_questions]
