@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,14 @@ class EmbeddedVideo:
 
 
 def embed_video(
-    frames: Video, maps: Mapping[str, Video], *, num_classes: int, max_side: int, max_frames: int, max_bytes: int
+    frames: Video,
+    maps: Mapping[str, Video],
+    *,
+    num_classes: int,
+    max_side: int,
+    max_frames: int,
+    max_bytes: int,
+    progress: Callable[[int, int], object],
 ) -> EmbeddedVideo:
     """Frames and label maps scaled down and compressed to fit ``max_bytes``.
 
@@ -63,6 +70,7 @@ def embed_video(
         max_side: longer side in pixels, at most; smaller frames stay as they are.
         max_frames: frames kept, evenly spaced, the first and the last among them.
         max_bytes: bound on the base64 text; both sides shrink by a fifth until it fits.
+        progress: called with frames done and frames in all; begins anew where they did not fit.
 
     Raises:
         ConfigError: the video is empty, or a label is neither below ``num_classes`` nor 255.
@@ -77,7 +85,7 @@ def embed_video(
     positions = sample_positions(len(frames), max_frames)
     side = max_side
     while True:
-        embedded = _embed(frames, maps, positions, num_classes, side)
+        embedded = _embed(frames, maps, positions, num_classes, side, progress)
         if embedded.num_bytes <= max_bytes or side <= SMALLEST_SIDE:
             return embedded
         side = max(SMALLEST_SIDE, max(embedded.size) * 4 // 5)
@@ -91,13 +99,21 @@ def sample_positions(length: int, most: int) -> list[int]:
 
 
 def _embed(
-    frames: Video, maps: Mapping[str, Video], positions: list[int], num_classes: int, side: int
+    frames: Video,
+    maps: Mapping[str, Video],
+    positions: list[int],
+    num_classes: int,
+    side: int,
+    progress: Callable[[int, int], object],
 ) -> EmbeddedVideo:
     """All of it at one size."""
     full_height, full_width = read_clip(frames, positions[:1]).shape[-2:]
     scale = min(1.0, side / max(full_height, full_width))
     width, height = max(1, round(full_width * scale)), max(1, round(full_height * scale))
-    images = [_webp(frame, width, height) for frame in _each(frames, positions)]
+    images = []
+    for frame in _each(frames, positions):
+        images.append(_webp(frame, width, height))
+        progress(len(images), len(positions))
     small = {}
     for name, labels in maps.items():
         stack = np.empty((len(positions), height, width), dtype=np.uint8)
@@ -108,14 +124,14 @@ def _embed(
                 )
             out[:] = _shrink(label, width, height, name, num_classes)
         small[name] = stack
-    present = np.unique(np.concatenate([np.unique(stack) for stack in small.values()])) if small else np.empty(0)
+    counts = sum((np.bincount(stack.ravel(), minlength=256) for stack in small.values()), np.zeros(256, dtype=np.int64))
     return EmbeddedVideo(
         full_size=(full_width, full_height),
         size=(width, height),
         positions=positions,
         images=images,
         maps={name: _base64(zlib.compress(stack.tobytes(), level=9)) for name, stack in small.items()},
-        present=[int(i) for i in present if i != IGNORE_INDEX],
+        present=[int(i) for i in np.flatnonzero(counts) if i != IGNORE_INDEX],
     )
 
 
@@ -148,7 +164,7 @@ def _webp(frame: Tensor, width: int, height: int) -> str:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    image.save(out, "WEBP", quality=72, method=4)
+    image.save(out, "WEBP", quality=72, method=2)
     return _base64(out.getvalue())
 
 

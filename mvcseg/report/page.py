@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +29,15 @@ from mvcseg.segmenter import Video
 
 GROUND_TRUTH = "ground truth"
 """Name under which a page shows the ground truth."""
+OUTCOMES = {
+    "confirmed": "confirmed",
+    "unclear": "unclear, kept",
+    "failed": "no answer, kept",
+    "skipped": "not asked, kept",
+}
+"""What a page says of a region that kept its class, by the status in its row."""
+VSPW_FPS = 15.0
+"""Frames per second of VSPW, and of a video that does not say."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +51,11 @@ class PageVideo:
             integer dtype, a tensor or lazily read.
         labels: ground truth in class ids 0..K-1, 255 where there is none, ``(T, H, W)``; None without.
         frame_names: name of each frame; None numbers them from 1.
-        fps: frames per second of playback.
+        fps: frames per second of playback; None plays at VSPW's 15.
         changes: what a vision-language model was asked and what came of it, one row a region: ``frames``
             (first, last; from 0, both included), ``region`` (left, top, right, bottom in pixels of the frame, right and
-            bottom excluded; or None), ``from``, ``to``, ``question``, ``answer``, ``reason``. Keys left
-            out show as empty.
+            bottom excluded; or None), ``from`` and ``to`` (class id or name; or None), ``question``, ``answer``,
+            ``reason``, ``status``. The rows of `mvcseg.vlm.Change` are such; keys left out show as empty.
     """
 
     name: str
@@ -52,12 +63,12 @@ class PageVideo:
     predictions: Mapping[str, Video]
     labels: Video | None = None
     frame_names: Sequence[str] | None = None
-    fps: float = 15.0
+    fps: float | None = None
     changes: Sequence[Mapping[str, object]] = ()
 
 
 def write_page(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     title: str,
     videos: Sequence[PageVideo],
@@ -71,6 +82,7 @@ def write_page(
     max_side: int = 480,
     max_frames: int = 150,
     max_bytes: int = 4_700_000,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Path:
     """Write one HTML file that shows videos, label maps and scores; it needs nothing beside it.
 
@@ -93,6 +105,7 @@ def write_page(
         max_frames: most frames a video is shown with; a longer one is sampled evenly, and the page says so.
         max_bytes: bound on the frames and label maps of one video; where it is exceeded they are scaled
             down further, and the page says to what size.
+        progress: called with frames embedded and frames in all.
 
     Returns:
         The file written.
@@ -112,8 +125,9 @@ def write_page(
             max_side=max_side,
             max_frames=max_frames,
             max_bytes=max_bytes,
+            progress=_counter(progress, videos, index),
         )
-        for video in videos
+        for index, video in enumerate(videos)
     ]
     payload = {
         "classes": [{"name": _text(name), "colour": colour} for name, colour in zip(class_names, table, strict=True)],
@@ -137,6 +151,17 @@ def write_page(
     with write_aside(path) as aside:
         aside.write_text(html, encoding="utf-8", newline="\n")
     return Path(path)
+
+
+def _counter(
+    progress: Callable[[int, int], object] | None, videos: Sequence[PageVideo], index: int
+) -> Callable[[int, int], object]:
+    """Progress of one video told as progress of all: a video's frames count in full once it is done."""
+    if progress is None:
+        return lambda done, total: None
+    before, own = sum(len(video.frames) for video in videos[:index]), len(videos[index].frames)
+    whole = sum(len(video.frames) for video in videos)
+    return lambda done, total: progress(before + own * done // total, whole)
 
 
 def _render(*, data: Mapping[str, object], **values: object) -> str:
@@ -181,7 +206,7 @@ def _payload(video: PageVideo, item: EmbeddedVideo) -> dict[str, object]:
         "fullWidth": item.full_size[0],
         "fullHeight": item.full_size[1],
         "total": len(video.frames),
-        "fps": float(video.fps),
+        "fps": float(video.fps or VSPW_FPS),
         "positions": item.positions,
         "frameNames": None if names is None else [_text(names[i]) for i in item.positions],
         "images": item.images,
@@ -200,6 +225,7 @@ def _change_row(
     first, last = _frame_range(change.get("frames"))
     before, after = (_class_of(change.get(key), class_names, colours) for key in ("from", "to"))
     box = change.get("region")
+    status = str(change.get("status") or "")
     return {
         "video": video,
         "first": first,
@@ -210,7 +236,8 @@ def _change_row(
         "from_colour": before[1],
         "to_name": after[0],
         "to_colour": after[1],
-        "applied": bool(after[0]) and after != before,
+        "applied": status == "changed" if status else bool(after[0]) and after != before,
+        "outcome": OUTCOMES.get(status, "kept"),
         **{key: _text(change.get(key) or "") for key in ("question", "answer", "reason")},
     }
 
@@ -232,7 +259,9 @@ def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str])
 
 def _changes_summary(changes: Sequence[Mapping[str, object]]) -> str:
     applied = sum(bool(change["applied"]) for change in changes)
-    return f"{_count(len(changes), 'question')} asked, {_count(applied, 'region')} given another class."
+    kept = Counter(str(change["outcome"]) for change in changes if not change["applied"])
+    parts = [f"{applied:,} given another class", *(f"{number:,} {outcome}" for outcome, number in kept.items())]
+    return f"{_count(len(changes), 'region')}: {'; '.join(parts)}."
 
 
 def _summary(videos: Sequence[PageVideo], class_names: Sequence[str]) -> str:
