@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvcseg.data.containers import claimed_bytes
 from mvcseg.data.files import shown, write_aside
 from mvcseg.data.frames import FrameFolder
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
@@ -123,7 +124,7 @@ class VideoFile:
         if before <= start < before + len(recent):
             kept = recent[start - before : stop - before]
             frames = torch.empty(stop - start, *kept.shape[1:], dtype=torch.uint8)
-            frames[: len(kept)] = kept
+            frames[: len(kept)].numpy()[:] = kept.numpy()
             position += len(kept)
         while position < stop:
             frame = self._decoder.frame(position)
@@ -134,11 +135,12 @@ class VideoFile:
                     f"{shown(self.path)}: expected frames of {tuple(frames.shape[2:])} pixels throughout, "
                     f"got {tuple(frame.shape[1:])} at frame {position}"
                 )
-            frames[position - start].numpy()[:] = frame  # a third of a millisecond; by PyTorch's threads up to 20
+            # NumPy copies on this thread: PyTorch's pool, busy with a model, would take many times longer.
+            frames[position - start].numpy()[:] = frame
             position += 1
         assert frames is not None
         kept_from = max(start, stop - _KEPT_FRAMES)
-        self._recent = (kept_from, frames[kept_from - start :].clone())
+        self._recent = (kept_from, torch.from_numpy(frames[kept_from - start :].numpy().copy()))
         return frames
 
 
@@ -267,7 +269,8 @@ class _Decoder:
         image = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
         turns = round(frame.rotation / 90) % 4
         upright = np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-        return upright.transpose(2, 0, 1)
+        planes: _Image = upright.transpose(2, 0, 1)
+        return planes
 
     def _key_before(self, number: int) -> int:
         """Place in the list of key frames of the last one up to ``number``; -1 where there is none."""
@@ -366,7 +369,7 @@ def _scan(path: Path) -> _Index:
             raise DataError(f"{shown(path)}: broken or cut short after {len(times)} frames ({error})") from error
         promised = stream.frames if "mp4" in container.format.name else 0
         rate = stream.average_rate or stream.guessed_rate
-    if promised > packets or _claimed_bytes(path) > path.stat().st_size:
+    if promised > packets or claimed_bytes(path) > path.stat().st_size:
         of = f"{packets} of {promised}" if promised > packets else f"{len(times)}"
         raise DataError(f"{shown(path)}: cut short: {of} frames can be read")
     if not times:
@@ -379,31 +382,3 @@ def _scan(path: Path) -> _Index:
     return _Index(
         count=len(times), times=tuple(rank), keys=tuple(sorted(rank[known[number]] for number in keys)), fps=fps
     )
-
-
-def _claimed_bytes(path: Path) -> int:
-    """Length that the head of an AVI or Matroska file gives; 0 where it gives none.
-
-    FFmpeg reads such a file to its end and says nothing when that comes early.
-    """
-    with path.open("rb") as file:
-        head = file.read(128)
-    if head[:4] == b"RIFF":
-        size = int.from_bytes(head[4:8], "little")
-        # Writers disagree on whether these eight bytes count; streamed files hold 0 or all ones.
-        return 0 if size in (0, 0xFFFFFFFF) else size
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        start, size = _ebml_size(head, 4)
-        segment = start + size
-        if head[segment : segment + 4] == b"\x18\x53\x80\x67":
-            start, size = _ebml_size(head, segment + 4)
-            return start + size
-    return 0
-
-
-def _ebml_size(data: bytes, position: int) -> tuple[int, int]:
-    """Where an EBML element's content starts and how long it is; length 0 where that is unknown (RFC 8794)."""
-    first = data[position] if position < len(data) else 0
-    width = 9 - first.bit_length()
-    value = int.from_bytes(data[position : position + width], "big") & ((1 << 7 * width) - 1)
-    return position + width, 0 if width > 8 or value == (1 << 7 * width) - 1 else value
