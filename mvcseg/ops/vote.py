@@ -5,8 +5,10 @@ Labels are compared for equality only, so any integers vote, 255 and values outs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,7 +16,8 @@ from mvcseg.errors import DTypeError, ShapeError
 from mvcseg.shapes import check_integer, check_num_classes
 
 _CHUNK = 1 << 16
-"""Pixels worked on at once on the CPU: a chunk of eight byte maps and its counts stays in the cache."""
+"""Pixels worked on at once on the CPU: eight byte maps of a chunk and their counts stay in the cache."""
+_Maps = npt.NDArray[Any]
 
 
 def majority(label_maps: Tensor, *, num_classes: int) -> Tensor:
@@ -42,7 +45,7 @@ def majority(label_maps: Tensor, *, num_classes: int) -> Tensor:
         >>> majority(maps, num_classes=8)  # 3 leads; nothing leads; 3 and 5 tie, so the first map decides
         tensor([3, 7, 7])
     """
-    return _vote(label_maps, num_classes, _literal)
+    return _vote(label_maps, num_classes, among_tied=False)
 
 
 def majority_among_tied(label_maps: Tensor, *, num_classes: int) -> Tensor:
@@ -65,10 +68,10 @@ def majority_among_tied(label_maps: Tensor, *, num_classes: int) -> Tensor:
         >>> majority_among_tied(maps, num_classes=8), majority(maps, num_classes=8)
         (tensor([3]), tensor([7]))
     """
-    return _vote(label_maps, num_classes, _among_tied)
+    return _vote(label_maps, num_classes, among_tied=True)
 
 
-def _vote(label_maps: Tensor, num_classes: int, rule: Callable[[Tensor], Tensor]) -> Tensor:
+def _vote(label_maps: Tensor, num_classes: int, *, among_tied: bool) -> Tensor:
     if not isinstance(label_maps, Tensor):
         raise DTypeError(f"label_maps: expected a torch.Tensor (v ...), got {type(label_maps).__name__}")
     check_integer(label_maps=label_maps)
@@ -76,46 +79,96 @@ def _vote(label_maps: Tensor, num_classes: int, rule: Callable[[Tensor], Tensor]
     if label_maps.ndim == 0 or len(label_maps) == 0:
         raise ShapeError(f"label_maps: expected (v ...) with at least one map, got {tuple(label_maps.shape)}")
     maps = label_maps.flatten(1) if label_maps.ndim > 1 else label_maps[:, None]
-    signed = _SIGNED.get(maps.dtype)
-    if signed is not None:
-        maps = maps.view(signed)
+    # Equality of bits is all a vote needs, and PyTorch can do little with wide unsigned integers.
+    maps = maps.view(_SIGNED.get(maps.dtype, maps.dtype))
     if maps.device.type == "cpu":
-        winner = torch.empty_like(maps[0])
-        for start in range(0, maps.shape[1], _CHUNK):
-            winner[start : start + _CHUNK] = rule(maps[:, start : start + _CHUNK])
+        winner = torch.from_numpy(_vote_by_chunks(maps.numpy(), among_tied))
     else:
-        winner = rule(maps)
+        winner = _vote_at_once(maps, among_tied)
     return winner.view(label_maps.dtype).view(label_maps.shape[1:])
 
 
-# PyTorch compares these as signed integers of the same width; equality of bits is all a vote needs.
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-def _literal(maps: Tensor) -> Tensor:
-    counts = _agreements(maps)
-    leading = counts == counts.amax(dim=0)
-    info = torch.iinfo(maps.dtype)
-    highest = torch.where(leading, maps, info.min).amax(dim=0)
-    lowest = torch.where(leading, maps, info.max).amin(dim=0)
-    return torch.where(highest == lowest, highest, maps[0])
+def _vote_at_once(maps: Tensor, among_tied: bool) -> Tensor:
+    """The vote as whole-tensor operations, for accelerators."""
+    counts = torch.stack([(maps == one).sum(dim=0, dtype=torch.int32) for one in maps])
+    most = counts.amax(dim=0)
+    leads = counts == most
+    leader = maps.gather(0, leads.byte().argmax(dim=0, keepdim=True))[0]
+    if among_tied:
+        return leader
+    tied = (leads & (maps != leader)).any(dim=0)
+    return torch.where(tied, maps[0], leader)
 
 
-def _among_tied(maps: Tensor) -> Tensor:
-    counts = _agreements(maps)
-    label, most = maps[0], counts[0]
-    for other, count in zip(maps[1:], counts[1:], strict=True):
-        label = torch.where(count > most, other, label)
-        most = torch.maximum(most, count)
-    return label
+def _vote_by_chunks(maps: _Maps, among_tied: bool) -> _Maps:
+    """The vote in NumPy, whose operations on small arrays cost a fraction of PyTorch's.
+
+    Where the first map's label has half the votes or more it wins by either rule. Only the other pixels, few
+    where the maps agree, get the full count.
+    """
+    views, pixels = maps.shape
+    winner = np.empty(pixels, dtype=maps.dtype)
+    open_pixels: list[npt.NDArray[np.intp]] = []
+    open_votes: list[_Maps] = []
+    for start in range(0, pixels, _CHUNK):
+        chunk = _narrowed(maps[:, start : start + _CHUNK])
+        own = winner[start : start + _CHUNK]
+        left = np.flatnonzero(_agreements(chunk, 0) < (views + 1) // 2 - 1)
+        if 2 * len(left) > len(own):
+            own[:] = _count(chunk, among_tied)
+            continue
+        own[:] = chunk[0]
+        open_pixels.append(left + start)
+        open_votes.append(np.take(chunk, left, axis=1))
+    if open_pixels:
+        where, votes = np.concatenate(open_pixels), np.concatenate(open_votes, axis=1)
+        for start in range(0, len(where), _CHUNK):
+            winner[where[start : start + _CHUNK]] = _count(votes[:, start : start + _CHUNK], among_tied)
+    return winner
 
 
-def _agreements(maps: Tensor) -> Tensor:
-    """How many maps have the label of map v at each pixel, ``(V, N)``, itself included."""
-    dtype = torch.uint8 if len(maps) < 256 else torch.int32
-    counts = torch.ones(maps.shape, dtype=dtype, device=maps.device)
-    for shift in range(1, len(maps)):
-        equal = maps[shift:] == maps[:-shift]
-        counts[shift:] += equal
-        counts[:-shift] += equal
-    return counts
+def _narrowed(maps: _Maps) -> _Maps:
+    """The same labels as bytes where bytes hold them."""
+    if maps.dtype.itemsize == 1:
+        return maps
+    used_bits = int(np.bitwise_or.reduce(np.bitwise_or.reduce(maps, axis=0)))
+    return maps.astype(np.uint8) if 0 <= used_bits <= 255 else maps
+
+
+def _count(maps: _Maps, among_tied: bool) -> _Maps:
+    """The vote of maps ``(V, N)`` with every pixel counted.
+
+    Each map counts its agreements with *later* maps only: that is complete for the first map of every label and
+    less for the others, so each leading label is found once, at its first map.
+    """
+    agreements = np.stack([_agreements(maps, view) for view in range(len(maps))])
+    leads = agreements == agreements.max(axis=0)
+    if among_tied:
+        winner: _Maps = maps[-1].copy()
+        for one, lead in zip(maps[-2::-1], leads[-2::-1], strict=True):
+            _replace(winner, one, lead)
+        return winner
+    leaders = leads.view(np.uint8).sum(axis=0, dtype=agreements.dtype)
+    winner = np.bitwise_or.reduce(maps & _bits(leads, maps.dtype), axis=0)  # the label itself where one leads
+    _replace(winner, maps[0], leaders > 1)
+    return winner
+
+
+def _agreements(maps: _Maps, view: int) -> _Maps:
+    """How many later maps have the label of map ``view``."""
+    equal = maps[view + 1 :] == maps[view]
+    number: _Maps = equal.view(np.uint8).sum(axis=0, dtype=np.uint8 if len(maps) < 256 else np.uint16)
+    return number
+
+
+def _replace(labels: _Maps, others: _Maps, where: npt.NDArray[np.bool_]) -> None:
+    """``labels[where] = others[where]`` by bits: `numpy.copyto` takes forty times as long on bytes."""
+    labels ^= (labels ^ others) & _bits(where, labels.dtype)
+
+
+def _bits(where: npt.NDArray[np.bool_], dtype: np.dtype[Any]) -> _Maps:
+    """All bits set where True, none elsewhere."""
+    return np.negative(where.view(np.int8)).astype(dtype, copy=False)
