@@ -255,3 +255,13 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_shipped_set_has_eight_validation_videos() -> None:
     assert dict(DEFAULT_VIDEOS) == {"train": 48, "val": 8}
+
+
+def test_a_far_layer_moves_less_than_the_camera() -> None:
+    canvas = Canvas(*SIZE)
+    opacity = np.zeros(canvas.shape, dtype=np.uint8)
+    opacity[:, int(canvas.origin[0]) :] = 255
+    right_half = Layer(np.zeros((*canvas.shape, 3), dtype=np.uint8), opacity, 2, 0.5)
+    camera = still_camera(centre=(10, 0))
+    _, mask = render([backdrop(canvas), right_half], camera, index=0, size=SIZE, rng=np.random.default_rng(0))
+    assert np.nonzero(mask[0] == 2)[0].min() == SIZE[1] // 2 - 5
