@@ -103,12 +103,17 @@ def load_compact(path: str | Path, *, device: torch.device | str = "cpu") -> Com
         architecture = json.loads(header["architecture"])
         class_names = tuple(str(name) for name in json.loads(header["class_names"]))
         metadata = dict(json.loads(header["metadata"]))
-        model = CompactSegmenter(**architecture)
-    except (KeyError, TypeError, ValueError) as error:
+        if architecture.get("depth", 1) > len(state):  # each block has weights of its own
+            raise ValueError(f"depth {architecture['depth']} for {len(state)} tensors")
+        # Without storage until its shapes are known to fit: a broken header may name any size.
+        with torch.device("meta"):
+            model = CompactSegmenter(**architecture)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its header names no model this version can build ({error})") from error
     if class_names and len(class_names) != model.num_classes:
         raise CheckpointError(f"{path}: names {len(class_names)} classes for {model.num_classes} of the model")
     _check_state(path, model.state_dict(), state)
+    model = CompactSegmenter(**architecture)
     model.load_state_dict(state)
     model.class_names, model.metadata = class_names, metadata
     return model.to(device).eval()

@@ -1,0 +1,198 @@
+"""Training clips: keyed draws, frames and labels moved as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mvcseg import IGNORE_INDEX, IMAGENET_MEAN
+from mvcseg.data.clips import ClipDataset
+from mvcseg.data.toy import write_toy_set
+from mvcseg.data.vspw import VSPW
+from mvcseg.errors import ConfigError, DataError
+
+HEIGHT, WIDTH = 40, 56
+
+
+@dataclass
+class Filmed:
+    """A video in memory."""
+
+    name: str
+    frames: Tensor
+    labels: Tensor | None
+
+
+def position_video(length: int = 12, *, name: str = "a", height: int = HEIGHT, width: int = WIDTH) -> Filmed:
+    """Every pixel says where it is: red its column, green its row, blue its frame; its label its row plus column."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    frames = torch.stack([torch.stack((columns, rows, torch.full_like(rows, time))) for time in range(length)])
+    return Filmed(name, frames.to(torch.uint8), ((rows + columns) % 200).expand(length, -1, -1).to(torch.uint8))
+
+
+def clips(*videos: Filmed, **numbers: object) -> ClipDataset:
+    given_numbers = {"clip_length": 3, "crop_size": (32, 48), "seed": 7, **numbers}
+    return ClipDataset(videos or (position_video(),), **given_numbers)  # type: ignore[arg-type]
+
+
+def test_a_sample_depends_on_seed_and_number_only() -> None:
+    augment = {"scales": (0.5, 2.0), "colour": 0.3, "strides": (1, 2)}
+    first, again, other = clips(**augment), clips(**augment), clips(**augment, seed=8)
+    backwards = [again[i] for i in reversed(range(6))][::-1]
+    for i in range(6):
+        assert torch.equal(first[i].frames, backwards[i].frames)
+        assert torch.equal(first[i].labels, backwards[i].labels)
+        assert first[i].sample == i
+    assert any(not torch.equal(first[i].frames, other[i].frames) for i in range(6))
+    assert len({first[i].frames.sum().item() for i in range(6)}) == 6
+
+
+def test_workers_give_the_same_samples() -> None:
+    data = clips(num_samples=4)
+    near, far = (list(DataLoader(data, batch_size=2, num_workers=workers)) for workers in (0, 1))
+    for here, there in zip(near, far, strict=True):
+        assert torch.equal(here.frames, there.frames)
+        assert here.sample.tolist() == there.sample.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(sample=st.integers(0, 10**6), flip=st.booleans())
+def test_frames_and_labels_are_cut_and_mirrored_as_one(sample: int, flip: bool) -> None:
+    clip = clips(flip=flip)[sample]
+    columns, rows, times = (clip.frames * 255).round().long().unbind(dim=1)
+    assert torch.equal(clip.labels, rows + columns)
+    assert (columns == columns[0]).all()  # one draw for all frames
+    steps = columns[0, 0].diff()
+    assert (steps == steps[0]).all()
+    assert int(steps[0]) in ((1, -1) if flip else (1,))
+    assert times[:, 0, 0].diff().tolist() == [1, 1]
+
+
+def test_both_directions_and_every_place_are_drawn() -> None:
+    data = clips()
+    first = [
+        (int(255 * data[i].frames[0, 0, 0, 0] + 0.5), int(255 * data[i].frames[0, 1, 0, 0] + 0.5)) for i in range(200)
+    ]
+    assert {left for left, _ in first} == {*range(9), *range(47, 56)}
+    assert {top for _, top in first} == set(range(9))
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.37, 2.0])
+def test_zooming_keeps_labels_on_their_pixels(scale: float) -> None:
+    clip = clips(scales=(scale, scale), flip=False)[3]
+    columns, rows = (255 * clip.frames[:, :2]).unbind(dim=1)
+    known = clip.labels != IGNORE_INDEX
+    # A label lies at most half an old pixel a side from the new pixel's centre, and smoothing moves the edges a little.
+    assert ((clip.labels - rows - columns).abs()[known] <= 2.0).all()
+    inner = columns[0, 5:20, 5:20].diff(dim=1)
+    torch.testing.assert_close(inner, torch.full_like(inner, 1 / scale), rtol=0.05, atol=0.01)
+
+
+def test_what_a_small_frame_leaves_is_mean_and_ignored() -> None:
+    clip = clips(scales=(0.5, 0.5), flip=False)[0]
+    assert (clip.labels[:, :20, :28] != IGNORE_INDEX).all()
+    assert (clip.labels[:, 20:] == IGNORE_INDEX).all()
+    assert (clip.labels[:, :, 28:] == IGNORE_INDEX).all()
+    torch.testing.assert_close(clip.frames[1, :, 31, 47], torch.tensor(IMAGENET_MEAN))
+    assert clip.frames.shape == (3, 3, 32, 48)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    crop=st.tuples(st.integers(32, 64), st.integers(32, 64)),
+    scale=st.floats(0.3, 3.0),
+    sample=st.integers(0, 100),
+)
+def test_any_size_and_zoom_gives_the_crop(
+    size: tuple[int, int], crop: tuple[int, int], scale: float, sample: int
+) -> None:
+    video = Filmed("a", torch.full((2, 3, *size), 200, dtype=torch.uint8), torch.zeros(2, *size, dtype=torch.uint8))
+    clip = clips(video, clip_length=2, crop_size=crop, scales=(scale, scale))[sample]
+    assert clip.frames.shape == (2, 3, *crop)
+    assert clip.labels.shape == (2, *crop)
+    assert clip.labels.dtype == torch.int64
+    known = (clip.labels != IGNORE_INDEX)[:, None].expand_as(clip.frames)
+    torch.testing.assert_close(clip.frames[known], torch.full_like(clip.frames[known], 200 / 255))
+    if round(size[0] * scale) >= crop[0] and round(size[1] * scale) >= crop[1]:
+        assert known.all()
+
+
+def test_strides_are_all_drawn_and_shortened_where_a_video_ends() -> None:
+    long = clips(position_video(30), strides=(1, 4))
+    assert {long.source(i).frames[1] - long.source(i).frames[0] for i in range(40)} == {1, 4}
+    short = clips(position_video(6), strides=(4,))
+    assert {short.source(i).frames[2] - short.source(i).frames[0] for i in range(20)} == {4}
+    shorter = clips(position_video(2), strides=(4,))
+    assert shorter.source(0).frames == (0, 1, 1)
+    assert shorter[0].frames.shape[0] == 3
+
+
+def test_videos_are_drawn_by_their_length() -> None:
+    data = clips(position_video(30, name="long"), position_video(10, name="short"))
+    names = [data.source(i).name for i in range(400)]
+    assert 0.65 < names.count("long") / 400 < 0.85
+    assert str(data.source(0)).startswith(f"video {names[0]}, frames ")
+
+
+def test_colour_changes_whole_clips_alike_and_leaves_labels() -> None:
+    still = Filmed("a", position_video(1).frames.repeat(6, 1, 1, 1) * 4, position_video(6).labels)
+    plain, coloured = clips(still, flip=False), clips(still, flip=False, colour=0.4)
+    changed = 0
+    for i in range(5):
+        assert torch.equal(coloured[i].labels, plain[i].labels)
+        assert torch.equal(coloured[i].frames[0], coloured[i].frames[2])
+        assert coloured[i].frames.min() >= 0
+        assert coloured[i].frames.max() <= 1
+        changed += not torch.equal(coloured[i].frames, plain[i].frames)
+    assert changed == 5
+
+
+def test_clips_come_from_a_data_set_on_disk(tmp_path: Path) -> None:
+    root = write_toy_set(tmp_path / "toy", videos={"train": 1}, frames=5, size=(32, 48))
+    video = VSPW(root, split="train")[0]
+    data = ClipDataset([video], clip_length=2, crop_size=(32, 48), strides=(2,), flip=False)
+    clip, source = data[4], data.source(4)
+    first, second = source.frames
+    assert second == first + 2
+    assert torch.equal(clip.frames, video.frames[first : second + 1 : 2].float() / 255)
+    assert torch.equal(clip.labels, video.labels[first : second + 1 : 2].long())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"clip_length": 0}, "clip_length: expected an integer of at least 1"),
+        ({"crop_size": (31, 48)}, "crop_size: expected .* at least 32"),
+        ({"strides": ()}, "strides: expected one or more"),
+        ({"strides": (0,)}, "strides: expected one or more"),
+        ({"scales": (1.0, 0.5)}, "scales: expected"),
+        ({"scales": (0.0, 0.5)}, "scales: expected"),
+        ({"colour": 1.0}, "colour: expected a share"),
+        ({"seed": -1}, "seed: expected at least 0"),
+    ],
+)
+def test_wrong_numbers_are_refused(numbers: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        clips(**numbers)
+
+
+def test_wrong_videos_are_refused() -> None:
+    with pytest.raises(DataError, match="expected at least one video"):
+        ClipDataset([], clip_length=2, crop_size=(32, 32))
+    video = position_video(name="bare")
+    with pytest.raises(DataError, match="bare has no labels"):
+        clips(Filmed("bare", video.frames, None))
+    with pytest.raises(DataError, match="empty has no frames"):
+        clips(Filmed("empty", video.frames[:0], video.labels))
+    with pytest.raises(
+        DataError, match=r"video a, frames .* frames are \(40, 56\) pixels, their label maps \(40, 50\)"
+    ):
+        clips(Filmed("a", video.frames, video.labels[..., :50]))[0]
