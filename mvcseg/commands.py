@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def run(options: argparse.Namespace) -> None:
     from mvcseg.tta import multiscale_flip
 
     _check_backend(options)
+    if len(set(options.checkpoint)) != len(options.checkpoint):
+        raise UsageError("run: expected different --checkpoint files, got one twice")
     video = data.open_video(options.video)
     device = loading.choose_device(options.device)
     loaded = {name: loading.load_checkpoint(name, device=device) for name in options.checkpoint}
@@ -90,17 +93,18 @@ def run(options: argparse.Namespace) -> None:
             raise ConfigError(f"checkpoint: {shown(name)} has other classes than {shown(options.checkpoint[0])}")
     out = _new_folder(options.out)
     is_asked = options.vlm is not None or options.answers is not None
-    result = run_video(
-        video,
-        {name: model.segmenter for name, model in loaded.items()},
-        num_classes=len(class_names),
-        clip_length=options.clip_length,
-        views=multiscale_flip() if options.tta else None,
-        flow=FarnebackFlow() if len(loaded) > 1 else None,
-        vlm=_backend(options, out) if is_asked else None,
-        groups=_groups(options, class_names) if is_asked else (),
-        class_names=class_names,
-    )
+    with _watched(video) as watched:
+        result = run_video(
+            watched,
+            {name: model.segmenter for name, model in loaded.items()},
+            num_classes=len(class_names),
+            clip_length=options.clip_length,
+            views=multiscale_flip() if options.tta else None,
+            flow=FarnebackFlow() if len(loaded) > 1 else None,
+            vlm=_backend(options, out) if is_asked else None,
+            groups=_groups(options, class_names) if is_asked else (),
+            class_names=class_names,
+        )
     colours = data.class_colours(class_names)
     _write_labels(out, video, result.labels, class_names)
     write_json(out / "choice.json", {"name": result.choice.name, "scores": result.choice.scores})
@@ -139,7 +143,8 @@ def select(options: argparse.Namespace) -> None:
     video = data.open_video(options.video)
     folders = {name: _label_folder(name, video) for name in options.predictions}
     class_names = _class_names(options)
-    chosen = select_model(video, folders, num_classes=len(class_names), flow=FarnebackFlow())
+    with _watched(video) as watched:
+        chosen = select_model(watched, folders, num_classes=len(class_names), flow=FarnebackFlow())
     source = folders[chosen.name].folder
     target = _new_folder(Path(options.out, video.name))
     for name in video.frame_names:
@@ -318,6 +323,29 @@ def _overlays(video: Video, labels: Tensor, colours: np.ndarray[Any, np.dtype[np
     for start in range(0, len(video), 8):
         stop = min(start + 8, len(video))
         yield overlay(video[start:stop], labels[start:stop].to(torch.uint8).cpu(), colours=torch.from_numpy(colours))
+
+
+@contextmanager
+def _watched(video: Any) -> Iterator[Any]:
+    """The video with a progress bar that counts the frames read from it."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" frames read", delay=2, file=sys.stderr, leave=False) as bar:
+        yield _WatchedVideo(video, bar.update)
+
+
+@dataclass(frozen=True)
+class _WatchedVideo:
+    video: Any
+    advance: Callable[[int], object]
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def __getitem__(self, index: slice, /) -> Tensor:
+        clip: Tensor = self.video[index]
+        self.advance(len(clip))
+        return clip
 
 
 @contextmanager
