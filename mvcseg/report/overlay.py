@@ -12,8 +12,10 @@ from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.segmenter import IGNORE_INDEX
 from mvcseg.shapes import check_integer, check_shapes
 
-LINE_STRENGTH = 0.75
+LINE_STRENGTH = 0.6
 """How far a line's pixel moves towards black or white, as a share of ``opacity``."""
+LIGHT_PAIR = 200_000
+"""Luma (Rec. 601, times 1000) that two classes have together from which the line between them is dark."""
 PIXELS_PER_LINE = 480
 """Short side of a frame for which a line is one pixel wide; it grows with the frame."""
 
@@ -21,7 +23,7 @@ PIXELS_PER_LINE = 480
 def overlay(frames: Tensor, labels: Tensor, *, colours: Tensor | NDArray[np.uint8], opacity: float = 0.5) -> Tensor:
     """Frames tinted by the colour of each pixel's class, with a fine line where two classes meet.
 
-    A line is dark beside a light class and light beside a dark one. Pixels labelled 255 keep the frame's
+    A line is dark between light classes and light between dark ones. Pixels labelled 255 keep the frame's
     own colour and draw no line. The same inputs give the same bytes on every device.
 
     Args:
@@ -64,21 +66,8 @@ def overlay(frames: Tensor, labels: Tensor, *, colours: Tensor | NDArray[np.uint
     return torch.stack(tinted) if tinted else frames.clone()
 
 
-def class_edges(labels: Tensor) -> Tensor:
-    """Pixels whose right or lower neighbour has another class, ``(..., H, W)`` bool; 255 has no edges.
-
-    Args:
-        labels: class ids or 255, ``(..., H, W)``.
-    """
-    edges = torch.zeros_like(labels, dtype=torch.bool)
-    known = labels != IGNORE_INDEX
-    edges[..., :-1] |= (labels[..., :-1] != labels[..., 1:]) & known[..., :-1] & known[..., 1:]
-    edges[..., :-1, :] |= (labels[..., :-1, :] != labels[..., 1:, :]) & known[..., :-1, :] & known[..., 1:, :]
-    return edges
-
-
 def _colour_table(colours: Tensor, labels: Tensor) -> Tensor:
-    """Colour and line colour of every byte, int32 ``(256, 2, 3)``; unused rows are black."""
+    """Red, green, blue and luma of every byte, int32 ``(256, 4)``; unused rows are black."""
     used = torch.unique(labels)
     wrong = used[(used != IGNORE_INDEX) & ((used < 0) | (used >= len(colours)))]
     if len(wrong):
@@ -86,25 +75,43 @@ def _colour_table(colours: Tensor, labels: Tensor) -> Tensor:
             f"labels: expected class ids 0..{len(colours) - 1} or {IGNORE_INDEX} for {len(colours)} colours, "
             f"got {int(wrong[0])}"
         )
-    table = torch.zeros(256, 2, 3, dtype=torch.int32, device=colours.device)
-    table[: len(colours), 0] = colours.to(torch.int32)
-    luma = (table[:, 0] * torch.tensor([299, 587, 114], dtype=torch.int32, device=colours.device)).sum(dim=1)
-    table[:, 1] = torch.where(luma > 110_000, 0, 255)[:, None]
+    table = torch.zeros(256, 4, dtype=torch.int32, device=colours.device)
+    table[: len(colours), :3] = colours.to(torch.int32)
+    table[:, 3] = (table[:, :3] * torch.tensor([299, 587, 114], dtype=torch.int32, device=colours.device)).sum(dim=1)
     return table
 
 
 def _tint(frame: Tensor, labels: Tensor, table: Tensor, opacity: float) -> Tensor:
     """One frame ``(3, H, W)`` under its labels ``(H, W)``, in integers so that every device agrees."""
-    height, width = labels.shape
-    colour, line = table[labels.to(torch.int64)].permute(2, 3, 0, 1)
+    red, green, blue, luma = table[labels.to(torch.int64)].unbind(dim=-1)
     known = labels != IGNORE_INDEX
-    edges = class_edges(labels)
-    thickness = max(1, round(min(height, width) / PIXELS_PER_LINE))
+    out = torch.where(known, _mix(frame.to(torch.int32), torch.stack((red, green, blue)), opacity), frame)
+    thickness = max(1, round(min(labels.shape) / PIXELS_PER_LINE))
+    dark, light = _lines(labels, luma)
     if thickness > 1:
-        wide = functional.max_pool2d(edges[None, None].float(), 2 * (thickness // 2) + 1, 1, thickness // 2)
-        edges = (wide[0, 0] > 0) & known
-    tinted = torch.where(known, _mix(frame.to(torch.int32), colour, opacity), frame)
-    return torch.where(edges, _mix(tinted, line, opacity * LINE_STRENGTH), tinted).to(torch.uint8)
+        dark, light = (_widened(lines, thickness) & known for lines in (dark, light))
+    for lines, grey in ((dark, 0), (light & ~dark, 255)):
+        out = torch.where(lines, _mix(out, torch.full_like(out, grey), opacity * LINE_STRENGTH), out)
+    return out.to(torch.uint8)
+
+
+def _lines(labels: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels of dark and of light lines, ``(H, W)`` bool each: where the right or else the lower neighbour differs."""
+    beside, lumas = labels.clone(), luma.clone()
+    # the lower neighbour first, so that the right one has the last word
+    but_last, but_first = slice(-1), slice(1, None)
+    for here, there in (((but_last,), (but_first,)), ((..., but_last), (..., but_first))):
+        differs = (labels[here] != labels[there]) & (labels[there] != IGNORE_INDEX)
+        beside[here] = torch.where(differs, labels[there], beside[here])
+        lumas[here] = torch.where(differs, luma[there], lumas[here])
+    edges = (beside != labels) & (labels != IGNORE_INDEX)
+    is_light_pair = luma + lumas > LIGHT_PAIR
+    return edges & is_light_pair, edges & ~is_light_pair
+
+
+def _widened(lines: Tensor, thickness: int) -> Tensor:
+    half = thickness // 2
+    return functional.max_pool2d(lines[None].float(), 2 * half + 1, stride=1, padding=half)[0] > 0
 
 
 def _mix(below: Tensor, above: Tensor, share: float) -> Tensor:

@@ -8,7 +8,7 @@
   const WRONG = [208, 32, 112], MOVED = [240, 150, 0];
   const MODES = { classes: "Classes", errors: "Errors", changes: "Changes" };
   const scrubber = byId("scrubber"), panelsBox = byId("panels");
-  const state = { video: 0, frame: 0, mode: "classes", opacity: 0.6, only: new Set(), playing: false, region: null };
+  const state = { video: 0, frame: 0, mode: "classes", opacity: 0.55, only: new Set(), playing: false, region: null };
   let video, images, maps, panels = [], timeline = null;
 
   // ---- small things -------------------------------------------------------------------------
@@ -77,20 +77,21 @@
       const before = mapAt(map, Math.max(frame - 1, 0)), colour = packed(MOVED);
       for (let i = 0; i < n; i++) if (labels[i] !== before[i]) out[i] = colour;
     } else {
-      const fill = new Uint32Array(256), line = new Uint32Array(256);
+      // as mvcseg.report.overlay: a line is dark between light classes and light between dark ones
+      const fill = new Uint32Array(256), dark = new Uint32Array(256), light = new Uint32Array(256), luma = new Uint32Array(256);
       data.classes.forEach(({ colour }, id) => {
-        const parts = rgb(colour), isLight = 299 * parts[0] + 587 * parts[1] + 114 * parts[2] > 110000;
-        const shown = state.only.size === 0 || state.only.has(id);
-        const target = isLight ? 0 : 255;
-        fill[id] = packed(parts, shown ? 255 : 0);
-        line[id] = packed(parts.map((part) => Math.round(part + 0.75 * (target - part))), shown ? 255 : 0);
+        const parts = rgb(colour), alpha = state.only.size === 0 || state.only.has(id) ? 255 : 0;
+        const towards = (target) => packed(parts.map((part) => Math.round(part + 0.6 * (target - part))), alpha);
+        luma[id] = 299 * parts[0] + 587 * parts[1] + 114 * parts[2];
+        [fill[id], dark[id], light[id]] = [packed(parts, alpha), towards(0), towards(255)];
       });
       for (let i = 0; i < n; i++) {
         const id = labels[i];
         if (id === IGNORE) continue;
-        const right = (i + 1) % w ? labels[i + 1] : id, below = i + w < n ? labels[i + w] : id;
-        const isEdge = (right !== id && right !== IGNORE) || (below !== id && below !== IGNORE);
-        out[i] = isEdge ? line[id] : fill[id];
+        let beside = (i + 1) % w ? labels[i + 1] : id;
+        if (beside === id || beside === IGNORE) beside = i + w < n ? labels[i + w] : id;
+        const isEdge = beside !== id && beside !== IGNORE;
+        out[i] = !isEdge ? fill[id] : luma[id] + luma[beside] > 200000 ? dark[id] : light[id];
       }
     }
     return image;
@@ -213,9 +214,20 @@
   function layOut() {
     const shown = panels.filter((panel) => panel.isShown);
     panelsBox.replaceChildren(...shown.map((panel) => panel.figure));
-    const isNarrow = matchMedia("(max-width: 640px)").matches, n = shown.length;
-    const columns = isNarrow ? Math.min(n, 2) : n <= 3 ? n : n === 4 ? 2 : 3;
+    const n = shown.length, room = panelsBox.clientWidth, gap = 14;
+    let columns = Math.min(n, 2), width = room;
+    if (!matchMedia("(max-width: 640px)").matches) {
+      // as large as lets all rows stand in the window, but no smaller than can be read
+      const height = innerHeight - 250, widths = [];
+      for (let c = 1; c <= n; c++) {
+        const own = (room - gap * (c - 1)) / c, fitting = (height / Math.ceil(n / c) - 46) * video.width / video.height;
+        widths.push(Math.max(Math.min(own, fitting), Math.min(own, 320)));
+      }
+      width = Math.max(0, ...widths);
+      columns = widths.indexOf(width) + 1;
+    }
     panelsBox.style.setProperty("--columns", Math.max(columns, 1));
+    panelsBox.style.setProperty("--width", `${Math.floor(width)}px`);
   }
 
   function buildControls() {
@@ -241,13 +253,13 @@
       draw();
     }))));
     legend.querySelectorAll("button").forEach((button, i) => button.append(swatch(video.present[i]), data.classes[video.present[i]].name));
-    byId("modes").hidden = byId("legend-title").hidden = maps.length === 0;
+    for (const id of ["modes", "classes", "opacity-field"]) byId(id).hidden = maps.length === 0;
   }
 
   function aboutText() {
     const sentences = [`Pictures are ${video.width} × ${video.height}` + (video.width < video.fullWidth ? `, scaled down from ${video.fullWidth} × ${video.fullHeight}.` : ".")];
     if (video.positions.length < video.total) sentences.push(`${video.positions.length} of ${video.total.toLocaleString("en")} frames are in this page, evenly spaced.`);
-    if (maps.length) sentences.push("“Wrong” and “changed” are shares of the pixels shown: against the ground truth where it has a class, and against the picture before.");
+    if (maps.length) sentences.push("“Wrong” and “changed” are shares of the pixels shown: against the ground truth where it has a class, and against the picture before.", "Choose classes to see them alone; point at a picture to name what is there.");
     return sentences.join(" ");
   }
 
@@ -294,7 +306,8 @@
       mark.style.setProperty("--key", `var(--line-${key % 6})`);
       return make("span", {}, mark, `${name} ${percent(mean)}`);
     });
-    box.replaceChildren(make("figure", {}, make("figcaption", {}, make("b", { textContent: title }), `top ${percent(most)}; mean:`, ...keys), svg));
+    box.replaceChildren(make("figure", {}, make("figcaption", {}, make("b", { textContent: title }), "on average", ...keys),
+      make("div", { className: "chart" }, svg, make("span", { className: "top", textContent: percent(most) }), make("span", { className: "bottom", textContent: "0" }))));
     timeline = { moveTo: (frame) => now.setAttribute("d", `M${x(frame).toFixed(1)} 0V84`) };
   }
 
@@ -377,7 +390,7 @@
   // ---- wiring -----------------------------------------------------------------------------------------
   images = [];
   makeSortable();
-  scrubber.addEventListener("input", () => { play(false); show(Number(scrubber.value)); });
+  scrubber.addEventListener("input", () => { const frame = Number(scrubber.value); play(false); show(frame); });
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));
   byId("play").addEventListener("click", () => play(!state.playing));
@@ -388,7 +401,7 @@
   });
   panelsBox.addEventListener("keydown", onKey);
   byId("video")?.addEventListener("change", (event) => open(Number(event.target.value)));
-  matchMedia("(max-width: 640px)").addEventListener("change", layOut);
+  addEventListener("resize", () => { if (video) layOut(); });
   for (const button of document.querySelectorAll(".jump")) {
     button.addEventListener("click", async () => {
       const { video: index, frame, last, box } = button.dataset;

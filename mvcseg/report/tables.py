@@ -44,13 +44,13 @@ def score_table(rows: Sequence[Mapping[str, object]], *, lower_is_better: Collec
                 line[index]["best"] = row[column] == best
     flat = [cell for line in cells for cell in line]
     return {
-        "head": head,
+        "head": head[:1].upper() + head[1:],
         "columns": [{"name": name, "lower": name in lower_is_better} for name in columns],
         "rows": [{"name": row[head], "cells": line} for row, line in zip(rows, cells, strict=True)],
         "has_percent": any(_is_share(row[c]) for row in rows for c in columns),
         "has_gain": any(cell["gain"] for cell in flat),
         "has_best": any(cell["best"] for cell in flat),
-        "meaning": [text for text in map(_meaning, columns) if text],
+        "meaning": [(name, text) for name in columns if (text := _meaning(name))],
     }
 
 
@@ -138,10 +138,9 @@ def _is_share(value: object) -> bool:
 def _meaning(column: str) -> str:
     """One sentence on a score this library knows."""
     if column == "mIoU":
-        return "mIoU: right pixels over all pixels that either have or were given a class, averaged over classes."
+        return "intersection over union of the true and the predicted pixels of a class, averaged over classes."
     if match := re.fullmatch(r"VC(\d+)", column):
-        n = match[1]
-        return f"{column}: where the truth stays for {n} frames, how often the prediction does too, right or not."
+        return f"of the pixels whose true class stays for {match[1]} frames, the share whose prediction stays too."
     return ""
 
 
