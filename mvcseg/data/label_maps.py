@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mvcseg.data.files import read_json, shown, write_aside, write_json
 from mvcseg.data.images import list_images, open_image
-from mvcseg.errors import ConfigError, DataError, DTypeError
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.shapes import MAX_CLASSES, check_integer, check_shapes
 
 CLASSES_FILE = "classes.json"
@@ -50,7 +50,7 @@ def write_label_map(path: str | os.PathLike[str], labels: Tensor, *, colours: ND
         colours: ``(N, 3)`` uint8 RGB, the palette's first N <= 256 entries; the rest, 255 included, is black.
 
     Raises:
-        ShapeError: labels are not two-dimensional.
+        ShapeError: labels are not two-dimensional, or empty.
         DTypeError: labels are not integers.
         ConfigError: a label is outside 0 to 255, or colours are not as above.
         DataError: the file cannot be written.
@@ -59,7 +59,9 @@ def write_label_map(path: str | os.PathLike[str], labels: Tensor, *, colours: ND
 
     check_shapes(labels=(labels, "h w"))
     check_integer(labels=labels)
-    if labels.dtype != torch.uint8 and labels.numel():
+    if not labels.numel():
+        raise ShapeError(f"labels: expected at least one pixel, got {tuple(labels.shape)}")
+    if labels.dtype != torch.uint8:
         low, high = (int(value) for value in labels.aminmax())
         if low < 0 or high > 255:
             raise ConfigError(f"labels: expected values 0 to 255, got {low} to {high}")
