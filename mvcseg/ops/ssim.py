@@ -10,7 +10,13 @@ Source: Wang et al., "Image quality assessment", IEEE TIP 2004.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,6 +24,10 @@ from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.shapes import check_float, check_integer, check_num_classes, check_shapes
 
 _K1, _K2 = 0.01, 0.03
+_LARGEST_TABLE = 7
+"""Widest window whose losses are looked up, one megabyte; beyond it they are computed."""
+_Array = npt.NDArray[Any]
+_Values = TypeVar("_Values", Tensor, npt.NDArray[Any])
 
 
 def ssim(a: Tensor, b: Tensor, *, data_range: float, window: int = 7) -> Tensor:
@@ -65,7 +75,7 @@ def ssim(a: Tensor, b: Tensor, *, data_range: float, window: int = 7) -> Tensor:
 def _window_mean(values: Tensor, window: int) -> Tensor:
     """Means over all windows: rows first, sums in float64, each axis rounded to the dtype of ``values``."""
     for axis in (-2, -1):
-        values = (_run_sum(values.double(), axis, window) / window).to(values.dtype)
+        values = (_axis_sum(values.double(), axis, window) / window).to(values.dtype)
     return values
 
 
@@ -106,21 +116,118 @@ def label_ssim(a: Tensor, b: Tensor, *, num_classes: int, counted: Tensor | None
         check_shapes(a=(a, "n h w"), counted=(counted, "n h w"))
         if counted.dtype != torch.bool:
             raise DTypeError(f"counted: expected torch.bool, got {counted.dtype}")
+    a, b = _as_bytes(a, num_classes), _as_bytes(b, num_classes)
     margin = window // 2
     centres = (slice(None), slice(margin, a.shape[1] - margin), slice(margin, a.shape[2] - margin))
     keep = torch.ones_like(a[centres], dtype=torch.bool) if counted is None else counted[centres]
-    number = keep.sum(dim=(1, 2)).double()
+    if a.device.type == "cpu":
+        losses = torch.from_numpy(_losses_by_item(a.numpy(), b.numpy(), keep.numpy(), num_classes, window))
+    else:
+        losses = _losses_at_once(a, b, keep, num_classes, window)
+    return 1 - losses / keep.sum(dim=(1, 2), dtype=torch.float64)[:, None]
+
+
+def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:
+    """Labels as uint8, those outside ``0..K-1`` as values of at least K."""
+    if labels.dtype == torch.uint8:
+        return labels
+    labels = labels.long()
+    return torch.where((labels >= 0) & (labels < num_classes), labels, 255).byte()
+
+
+def _losses_at_once(a: Tensor, b: Tensor, keep: Tensor, num_classes: int, window: int) -> Tensor:
+    """Sums of ``1 - SSIM`` over the kept windows, ``(N, K)``: the definition, for accelerators."""
     losses = []
-    for index in range(num_classes):
-        one_a, one_b = (a == index).double()[:, None], (b == index).double()[:, None]
-        area = window * window
-        n_a, n_b, n_ab = (_window_sum(x, window)[:, 0] for x in (one_a, one_b, one_a * one_b))
-        loss = 1 - _binary_similarity(n_a, n_b, n_ab, area)
+    for index in range(num_classes):  # one class at a time: K one-hot maps at once would fill the memory
+        one_a, one_b = a == index, b == index
+        n_a, n_b, n_ab = (_window_sum(x.float(), window).double() for x in (one_a, one_b, one_a & one_b))
+        loss = 1 - _binary_similarity(n_a, n_b, n_ab, area=window**2)
         losses.append((loss * keep).sum(dim=(1, 2)))
-    return 1 - torch.stack(losses, dim=1) / number[:, None]
+    return torch.stack(losses, dim=1)
 
 
-def _binary_similarity(n_a: Tensor, n_b: Tensor, n_ab: Tensor, area: int) -> Tensor:
+def _losses_by_item(a: _Array, b: _Array, keep: _Array, num_classes: int, window: int) -> _Array:
+    """The same in NumPy, items in a pool of threads."""
+    losses = np.zeros((len(a), num_classes))
+
+    def run(item: int) -> None:
+        losses[item] = _losses_of_disagreement(a[item], b[item], keep[item], num_classes, window)
+
+    workers = min(len(a), torch.get_num_threads())
+    if workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(run, range(len(a))))
+    else:
+        for item in range(len(a)):
+            run(item)
+    return losses
+
+
+def _losses_of_disagreement(a: _Array, b: _Array, keep: _Array, num_classes: int, window: int) -> _Array:
+    """Sums of ``1 - SSIM`` by class over the kept windows of one pair of byte maps.
+
+    A window without a disagreement about a class scores exactly 1 there, so only the windows of the box around all
+    disagreements are counted, and only those of disagreeing classes. Maps are walked as flat arrays: windows that
+    would straddle two rows are cut off by ``keep``.
+    """
+    losses = np.zeros(num_classes)
+    differs = a != b
+    rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
+    if len(rows) == 0:
+        return losses
+    top, left = max(int(rows[0]) - window + 1, 0), max(int(columns[0]) - window + 1, 0)
+    box = np.s_[top : int(rows[-1]) + window, left : int(columns[-1]) + window]
+    a, b, differs = (np.ascontiguousarray(x[box]).reshape(-1) for x in (a, b, differs))
+    kept = keep[box[0].start : box[0].stop - window + 1, box[1].start : box[1].stop - window + 1]
+    width = kept.shape[1] + window - 1
+    kept = np.pad(kept, ((0, 0), (0, window - 1))).reshape(-1)[: len(a) - (window - 1) * (width + 1)]
+    where = np.flatnonzero(differs)
+    classes = np.bincount(a[where], minlength=256) + np.bincount(b[where], minlength=256)
+    for index in np.flatnonzero(classes[:num_classes]):
+        one_a, one_b = (a == index).view(np.uint8), (b == index).view(np.uint8)
+        n_a, n_b, n_differ = (_flat_window_sum(x, width, window) for x in (one_a, one_b, one_a ^ one_b))
+        touched = np.flatnonzero((n_differ != 0) & kept)
+        losses[index] = _losses(n_a[touched], n_b[touched], n_differ[touched], window).sum()
+    return losses
+
+
+def _losses(n_a: _Array, n_b: _Array, n_differ: _Array, window: int) -> _Array:
+    """``1 - SSIM`` of binary windows with so many ones each, which differ in so many pixels."""
+    if window <= _LARGEST_TABLE:
+        side = window**2 + 1
+        index = n_a.astype(np.intp)
+        index *= side
+        index += n_b
+        index *= side
+        index += n_differ
+        return _loss_table(window)[index]
+    n_a, n_b, n_differ = (n.astype(np.float64) for n in (n_a, n_b, n_differ))
+    return 1 - _binary_similarity(n_a, n_b, (n_a + n_b - n_differ) / 2, area=window**2)
+
+
+@cache
+def _loss_table(window: int) -> _Array:
+    counts = np.arange(window**2 + 1, dtype=np.float64)
+    n_a, n_b, n_differ = counts[:, None, None], counts[:, None], counts
+    table = 1 - _binary_similarity(n_a, n_b, (n_a + n_b - n_differ) / 2, area=window**2)
+    return table.reshape(-1)
+
+
+def _flat_window_sum(ones: _Array, width: int, window: int) -> _Array:
+    """Ones in each square whose upper left pixel is at that place of a flat map; the last squares fall short."""
+    if window**2 > 255:
+        ones = ones.astype(np.uint32)
+    for stride in (width, 1):
+
+        def cut(values: _Array, first: int, last: int, stride: int = stride) -> _Array:
+            return values[first * stride : len(values) - last * stride]
+
+        ones = _run_sum(ones, window, cut)
+    return ones
+
+
+def _binary_similarity(n_a: _Values, n_b: _Values, n_ab: _Values, area: int) -> _Values:
+    """SSIM of binary windows with so many ones in each and in both."""
     mean_a, mean_b = n_a / area, n_b / area
     var_a = (n_a - n_a * n_a / area) / (area - 1)
     var_b = (n_b - n_b * n_b / area) / (area - 1)
@@ -129,34 +236,37 @@ def _binary_similarity(n_a: Tensor, n_b: Tensor, n_ab: Tensor, area: int) -> Ten
 
 
 def _similarity(
-    mean_a: Tensor, mean_b: Tensor, var_a: Tensor, var_b: Tensor, cov: Tensor, *, data_range: float
-) -> Tensor:
+    mean_a: _Values, mean_b: _Values, var_a: _Values, var_b: _Values, cov: _Values, *, data_range: float
+) -> _Values:
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
-    structure = (2 * cov + c2) / (var_a + var_b + c2)
-    return luminance * structure
+    above: _Values = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
+    below: _Values = (mean_a * mean_a + mean_b * mean_b + c1) * (var_a + var_b + c2)
+    score: _Values = above / below
+    return score
 
 
 def _window_sum(values: Tensor, window: int) -> Tensor:
     """Sums over all ``window x window`` squares that lie in the last two axes."""
-    return _run_sum(_run_sum(values, -1, window), -2, window)
+    return _axis_sum(_axis_sum(values, -2, window), -1, window)
 
 
-def _run_sum(values: Tensor, axis: int, window: int) -> Tensor:
-    """Sums of ``window`` neighbours along an axis, in about ``2 log2(window)`` additions of the whole array."""
-    length = values.shape[axis] - window + 1
-    total: Tensor | None = None
-    block, size, taken = values, 1, 0
-    while True:
-        if window & size:
-            piece = block.narrow(axis, taken, length)
-            total = piece if total is None else total + piece
-            taken += size
-        if 2 * size > window:
-            assert total is not None
-            return total
-        block = block.narrow(axis, 0, block.shape[axis] - size) + block.narrow(axis, size, block.shape[axis] - size)
-        size *= 2
+def _axis_sum(values: Tensor, axis: int, window: int) -> Tensor:
+    return _run_sum(values, window, lambda x, first, last: x.narrow(axis, first, x.shape[axis] - first - last))
+
+
+def _run_sum(values: _Values, window: int, cut: Callable[[_Values, int, int], _Values]) -> _Values:
+    """Sums of ``window`` neighbours, in about ``2 log2(window)`` additions of the whole array.
+
+    ``cut(values, first, last)`` drops so many neighbours at either end.
+    """
+    if window == 1:
+        return values
+    half = window // 2
+    halves = _run_sum(values, half, cut)
+    total: _Values = cut(halves, 0, half) + cut(halves, half, 0)
+    if window % 2:
+        total = cut(total, 0, 1) + cut(values, window - 1, 0)
+    return total
 
 
 def _check_window(a: Tensor, window: int) -> None:
