@@ -1,13 +1,12 @@
 """Regions over time: the areas of look-alike classes that one question is asked about.
 
 An area is a connected set of pixels of one class in one frame (scikit-image's `label`, pixels that touch at a
-corner connected). Areas of consecutive frames belong to one region where
-
-- they have the same class and share a pixel, or
-- their classes are of one group and each covers at least half of the other.
+corner connected). Areas of consecutive frames belong to one region where their classes are of one group and each
+covers at least half of the other.
 
 So an area whose label flips from frame to frame stays one region, while a road beside grass, or a river that
-meets the sea, stays two.
+meets the sea, stays two. To follow a class by any overlap would take fewer questions and lose the second: where the
+road is called grass in one frame, both are one area there, and everything before and after would hang together.
 """
 
 from __future__ import annotations
@@ -161,10 +160,9 @@ def _links(
     here, there = table[pair[0]], next_table[pair[1]]
     group = np.full(max(group_of, default=-1) + 1, -1)
     group[list(group_of)] = list(group_of.values())
-    is_same_class = here[:, 2] == there[:, 2]
     is_same_group = group[here[:, 2]] == group[there[:, 2]]
     covers_half = 2 * shared >= np.maximum(here[:, 3], there[:, 3])
-    return pair[:, is_same_class | (is_same_group & covers_half)]
+    return pair[:, is_same_group & covers_half]
 
 
 def _peak(all_areas: Integers, region_of: NDArray[np.int32], number: int) -> Integers:
