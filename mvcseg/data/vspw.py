@@ -14,7 +14,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import overload
 
-import torch
 from torch import Tensor
 
 from mvcseg.data.class_list import class_names_of
@@ -213,7 +212,7 @@ def class_ids(raw_labels: Tensor) -> Tensor:
         >>> class_ids(torch.tensor([0, 1, 124, 255], dtype=torch.uint8))
         tensor([255,   0, 123, 255], dtype=torch.uint8)
     """
-    return torch.where(raw_labels == IGNORE_INDEX, raw_labels, raw_labels - 1)  # 0 - 1 is 255 in bytes
+    return (raw_labels - 1).masked_fill_(raw_labels == IGNORE_INDEX, IGNORE_INDEX)  # 0 - 1 is 255 in bytes
 
 
 def check_raw_values(raw_labels: Tensor, *, num_classes: int, path: str | os.PathLike[str]) -> None:

@@ -18,6 +18,10 @@ from mvcseg.errors import ConfigError
 from mvcseg.shapes import check_integer, check_positive, check_shapes
 
 Rows = TypeVar("Rows", NDArray[np.uint64], Tensor)
+MOST_BANDS = 4
+"""Most threads over the pixels of a video: with more, waiting for the interpreter costs what they gain."""
+LEAST_BAND = 1 << 15
+"""Pixels of a frame below which another thread does not pay."""
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
@@ -124,15 +128,19 @@ def clip_consistency(pred: Tensor, raw_labels: Tensor, *, clip_lengths: Sequence
     raw_labels = raw_labels.to(pred.device)
     frames, pixels = len(pred), pred[0].numel() if len(pred) else 0
     pred, raw_labels = pred.reshape(frames, pixels), raw_labels.reshape(frames, pixels)
-    bands = torch.get_num_threads() if pred.device.type == "cpu" else 1
+    threads = torch.get_num_threads() if pred.device.type == "cpu" else 1
+    bands = max(1, min(threads, MOST_BANDS, pixels // LEAST_BAND))
     edges = [pixels * band // bands for band in range(bands + 1)]
 
     def count(band: int) -> list[Tensor]:
         columns = slice(edges[band], edges[band + 1])
         return _steady_counts(pred[:, columns], raw_labels[:, columns], clip_lengths=clip_lengths)
 
-    with ThreadPoolExecutor(max_workers=bands) as pool:
-        counts = list(pool.map(count, range(bands)))
+    if bands == 1:
+        counts = [count(0)]
+    else:
+        with ThreadPoolExecutor(max_workers=bands) as pool:
+            counts = list(pool.map(count, range(bands)))
     totals = [torch.stack(of_length).sum(dim=0) for of_length in zip(*counts, strict=True)]
     return [both.to(torch.float64) / labelled for labelled, both in totals]
 
@@ -161,12 +169,13 @@ def _packed_counts(
     """`_steady_counts` on 64 pixels at a time: one bit says whether a pixel is as it was one frame before."""
     frames, pixels = pred.shape
     packed = np.zeros((2, max(frames - 1, 0), -(-pixels // 64) * 8), dtype=np.uint8)
+    same = np.empty(pixels, dtype=bool)
     for step in range(frames - 1):  # a frame at a time stays in the cache
-        same_label = raw_labels[step + 1] == raw_labels[step]
-        same_both = same_label & (pred[step + 1] == pred[step])
-        packed[0, step, : -(-pixels // 8)] = np.packbits(same_label)
-        packed[1, step, : -(-pixels // 8)] = np.packbits(same_both)
+        for bits, maps in zip(packed, (raw_labels, pred), strict=True):
+            np.equal(maps[step + 1], maps[step], out=same)
+            bits[step, : -(-pixels // 8)] = np.packbits(same)
     words = packed.view(np.uint64)
+    words[1] &= words[0]
     counts = []
     for n in clip_lengths:
         clips = max(frames - n, 0)

@@ -24,13 +24,20 @@ def counted_one_by_one(pred: np.ndarray, labels: np.ndarray, num_classes: int) -
     return counts
 
 
-@pytest.fixture(params=["opencv", "without opencv"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "without opencv":
+@pytest.fixture(params=["as it comes", "every pixel", "runs only", "without opencv", "on a device"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways to count, each forced."""
+    if request.param == "every pixel":
+        monkeypatch.setattr(confusion, "DENSE", -1)
+    elif request.param == "runs only":
+        monkeypatch.setattr(confusion, "DENSE", 1)
+    elif request.param == "without opencv":
         monkeypatch.setitem(sys.modules, "cv2", None)
+    elif request.param == "on a device":
+        monkeypatch.setattr(confusion, "_count_by_label", confusion._count_on_device)
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("way")
 def test_hand_case(device: torch.device) -> None:
     labels = torch.tensor([[0, 0, 0], [1, 1, 255]], device=device)
     pred = torch.tensor([[0, 1, 255], [1, -1, 1]], device=device)
@@ -41,7 +48,7 @@ def test_hand_case(device: torch.device) -> None:
     assert torch.equal(counts.cpu(), expected)
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("num_classes", [1, 5, 124, 254, 255])
 def test_equals_counting_pixel_by_pixel(num_classes: int, device: torch.device, generator: torch.Generator) -> None:
     pred = torch.randint(0, 256, (3, 17, 23), generator=generator, dtype=torch.uint8)
@@ -63,7 +70,7 @@ def test_any_prediction_value_counts_once(pred: np.ndarray, num_classes: int, da
     assert np.array_equal(counts.numpy(), counted_one_by_one(pred, labels, num_classes))
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_every_integer_dtype_gives_the_same_counts(dtype: torch.dtype) -> None:
     pred, labels = torch.tensor([0, 3, 2, 1, 120]), torch.tensor([0, 3, 3, 0, 2])
@@ -72,7 +79,7 @@ def test_every_integer_dtype_gives_the_same_counts(dtype: torch.dtype) -> None:
     assert expected[2, 4] == 1
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32])
 def test_negative_prediction_is_no_class_even_with_255_classes(dtype: torch.dtype) -> None:
     pred = torch.tensor([-1, -128, -126], dtype=dtype)
@@ -80,13 +87,19 @@ def test_negative_prediction_is_no_class_even_with_255_classes(dtype: torch.dtyp
     assert counts[0, 255] == 3
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("way")
 def test_more_pixels_than_one_chunk(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
     pred, labels = torch.randint(0, 6, (2, 5, 7, 11), generator=generator).unbind()
     whole = confusion_matrix(pred, labels, num_classes=6)
     monkeypatch.setattr(confusion, "CHUNK", 13)
     assert torch.equal(confusion_matrix(pred, labels, num_classes=6), whole)
     assert whole.sum() == pred.numel()
+
+
+def test_coherent_maps_do_not_load_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confusion, "_opencv", lambda: pytest.fail("loaded"))
+    labels = torch.arange(4).repeat_interleave(50)
+    assert confusion_matrix(labels, labels, num_classes=4).diagonal().tolist() == [50, 50, 50, 50]
 
 
 def test_non_contiguous_maps_are_counted(generator: torch.Generator) -> None:
@@ -100,7 +113,7 @@ def test_nothing_to_count_gives_zeros() -> None:
     assert torch.equal(confusion_matrix(empty, empty, num_classes=3), torch.zeros(3, 4, dtype=torch.int64))
 
 
-@pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("value", "dtype"), [(3, torch.uint8), (254, torch.int64), (-1, torch.int64), (256, torch.int32)]
 )
