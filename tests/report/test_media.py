@@ -1,0 +1,144 @@
+"""What is embedded: WebP frames, label maps as zlib streams, both bounded."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.report.media import EmbeddedVideo, embed_video, sample_positions
+from mvcseg.segmenter import Video
+
+
+def frames_of(t: int, h: int, w: int) -> torch.Tensor:
+    return torch.randint(0, 256, (t, 3, h, w), generator=torch.Generator().manual_seed(t), dtype=torch.uint8)
+
+
+def labels_of(t: int, h: int, w: int) -> torch.Tensor:
+    return torch.arange(t * h * w).view(t, h, w) % 5
+
+
+def embed(frames: Video, maps: dict[str, Video], **limits: int) -> EmbeddedVideo:
+    values = {"num_classes": 5, "max_side": 480, "max_frames": 150, "max_bytes": 10**9} | limits
+    return embed_video(frames, maps, progress=lambda done, total: None, **values)
+
+
+def unpacked(embedded: EmbeddedVideo, name: str) -> np.ndarray:
+    width, height = embedded.size
+    data = zlib.decompress(base64.b64decode(embedded.maps[name]))
+    return np.frombuffer(data, np.uint8).reshape(-1, height, width)
+
+
+def test_label_maps_come_back_whole() -> None:
+    labels = labels_of(3, 4, 6)
+    labels[0, 0, 0] = 255
+    embedded = embed(frames_of(3, 4, 6), {"a": labels, "b": labels.to(torch.uint8)})
+    assert (unpacked(embedded, "a") == labels.numpy()).all()
+    assert embedded.maps["a"] == embedded.maps["b"]
+    assert embedded.present == [0, 1, 2, 3, 4]
+
+
+def test_only_classes_that_occur_are_present() -> None:
+    embedded = embed(frames_of(1, 2, 2), {"a": torch.full((1, 2, 2), 255), "b": torch.tensor([[[3, 3], [1, 255]]])})
+    assert embedded.present == [1, 3]
+
+
+def test_frames_are_webp_of_the_bounded_size() -> None:
+    embedded = embed(frames_of(2, 30, 60), {}, max_side=20)
+    image = Image.open(io.BytesIO(base64.b64decode(embedded.images[1])))
+    assert (image.format, image.size, embedded.size, embedded.full_size) == ("WEBP", (20, 10), (20, 10), (60, 30))
+
+
+def test_a_frame_is_shown_in_its_own_colours() -> None:
+    frames = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    frames[:, 0] = 200
+    image = Image.open(io.BytesIO(base64.b64decode(embed(frames, {}).images[0]))).convert("RGB")
+    assert np.abs(np.array(image).mean((0, 1)) - [200, 0, 0]).max() < 6
+
+
+def test_labels_are_scaled_by_the_class_at_each_centre() -> None:
+    labels = torch.tensor([[[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3], [2, 2, 2, 3, 3, 3]]])
+    embedded = embed(frames_of(1, 4, 6), {"a": labels}, max_side=3)
+    assert embedded.size == (3, 2)
+    assert unpacked(embedded, "a").tolist() == [[[0, 1, 1], [2, 3, 3]]]
+
+
+def test_small_videos_are_not_scaled_up() -> None:
+    assert embed(frames_of(1, 10, 20), {}).size == (20, 10)
+
+
+def test_too_many_bytes_make_the_pictures_smaller() -> None:
+    frames = frames_of(2, 200, 300)
+    whole = embed(frames, {})
+    smaller = embed(frames, {}, max_bytes=whole.num_bytes // 3)
+    assert smaller.num_bytes <= whole.num_bytes // 3
+    assert smaller.size[0] < 300
+
+
+def test_a_bound_that_cannot_be_kept_ends_at_the_smallest_size() -> None:
+    assert embed(frames_of(1, 100, 200), {}, max_bytes=1).size == (64, 32)
+
+
+@pytest.mark.parametrize(("length", "most"), [(10, 3), (1000, 7), (5, 5), (4, 9), (1, 1), (9, 2)])
+def test_sampled_positions_rise_from_first_to_last(length: int, most: int) -> None:
+    positions = sample_positions(length, most)
+    assert positions[0] == 0
+    assert positions[-1] == length - 1
+    assert len(positions) == min(length, most)
+    assert positions == sorted(set(positions))
+
+
+def test_a_long_video_is_read_a_few_frames_at_a_time() -> None:
+    read: list[int] = []
+
+    class Long:
+        def __len__(self) -> int:
+            return 10_000
+
+        def __getitem__(self, index: slice) -> torch.Tensor:
+            read.append(index.stop - index.start)
+            return frames_of(index.stop - index.start, 4, 6)
+
+    embedded = embed(Long(), {}, max_frames=20)
+    assert (len(embedded.images), embedded.positions[-1]) == (20, 9999)
+    assert max(read) == 1
+
+
+def test_progress_ends_with_all_frames() -> None:
+    told: list[tuple[int, int]] = []
+    embed_video(
+        frames_of(3, 4, 4),
+        {},
+        num_classes=5,
+        max_side=4,
+        max_frames=9,
+        max_bytes=10**9,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "maps", "error", "message"),
+    [
+        (frames_of(0, 4, 4), {}, ConfigError, "empty video"),
+        (frames_of(2, 4, 4).float(), {}, DTypeError, "frames: expected uint8"),
+        (frames_of(2, 4, 4)[:, :2], {}, ShapeError, "frames: expected"),
+        (frames_of(2, 4, 4), {"x": labels_of(3, 4, 4)}, ShapeError, "x: expected 2 label maps, one a frame, got 3"),
+        (frames_of(2, 4, 4), {"x": labels_of(2, 4, 5)}, ShapeError, "x: expected maps of 4 x 4"),
+        (frames_of(2, 4, 4), {"x": labels_of(2, 4, 4).float()}, DTypeError, "x: expected integer"),
+        (frames_of(2, 4, 4), {"x": labels_of(2, 4, 4) + 1}, ConfigError, r"x: expected class ids 0\.\.4 or 255, got 5"),
+        (frames_of(2, 4, 4), {"x": labels_of(2, 4, 4) - 1}, ConfigError, "got -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    frames: torch.Tensor, maps: dict[str, Video], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        embed(frames, maps)
