@@ -353,13 +353,13 @@ def _panels(video: _DemoVideo, colours: NDArray[np.uint8]) -> dict[str, Tensor]:
 
 
 def _write_overview(path: Path, panels: Sequence[Mapping[str, Tensor]]) -> None:
-    """One picture: a row a video, its middle frame four times."""
+    """One picture: a row a video, the frame at two thirds of it four times."""
     from PIL import Image
 
     rows = []
     for views in panels:
-        middle = len(views["frame"]) // 2
-        rows.append(beside({name: view[middle : middle + 1] for name, view in views.items()}, columns=4, scale=2)[0])
+        at = len(views["frame"]) * 2 // 3
+        rows.append(beside({name: view[at : at + 1] for name, view in views.items()}, columns=4, scale=2)[0])
     picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
     with write_aside(path) as part:
         Image.fromarray(picture).save(part, format="PNG", optimize=True)
