@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.ops.parallel import for_each_item
 from mvcseg.shapes import check_float, check_integer, check_num_classes, check_shapes
 
 _K1, _K2 = 0.01, 0.03
@@ -153,13 +153,7 @@ def _losses_by_item(a: _Array, b: _Array, keep: _Array, num_classes: int, window
     def run(item: int) -> None:
         losses[item] = _losses_of_disagreement(a[item], b[item], keep[item], num_classes, window)
 
-    workers = min(len(a), torch.get_num_threads())
-    if workers > 1:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, range(len(a))))
-    else:
-        for item in range(len(a)):
-            run(item)
+    for_each_item(run, len(a))
     return losses
 
 

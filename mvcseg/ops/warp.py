@@ -9,15 +9,21 @@ so that rounding in a flow of whole pixels throws no border pixel out. The three
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mvcseg.errors import DTypeError
+from mvcseg.ops.parallel import for_each_item
 from mvcseg.shapes import check_float, check_integer, check_shapes
 
 INSIDE_TOLERANCE = 1e-3
 """Pixels by which a source position may leave the frame and still count as on its border."""
 _OUTSIDE_LABEL = 255
+_Places = TypeVar("_Places", Tensor, npt.NDArray[Any])
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
@@ -71,11 +77,11 @@ def warp_labels(labels: Tensor, flow: Tensor) -> Tensor:
     A position half-way between two pixels takes the one of even index (rounding half to even).
 
     Args:
-        labels: ``(N, H, W)`` integers of a dtype that holds 255.
+        labels: ``(N, H, W)`` integers of a dtype that holds 255, or ``(N, M, H, W)`` for M maps that share a flow.
         flow: ``(N, 2, H, W)`` float, pixels, ``(dx, dy)``; NaN and infinities lie outside.
 
     Returns:
-        ``(N, H, W)`` of the same dtype: 255 exactly where `inside_mask` is False, or where a label 255 came from.
+        Labels of the same shape and dtype: 255 exactly where `inside_mask` is False, or where a label 255 came from.
 
     Raises:
         ShapeError: the shapes do not fit each other.
@@ -87,18 +93,52 @@ def warp_labels(labels: Tensor, flow: Tensor) -> Tensor:
         >>> warp_labels(labels, flow)
         tensor([[[  1,   2, 255]]])
     """
-    sizes = check_shapes(labels=(labels, "n h w"), flow=(flow, "n 2 h w"))
+    axes = "n m h w" if isinstance(labels, Tensor) and labels.ndim == 4 else "n h w"
+    check_shapes(labels=(labels, axes), flow=(flow, "n 2 h w"))
     check_integer(labels=labels)
     check_float(flow=flow)
     if labels.dtype == torch.int8:
         raise DTypeError("labels: expected a dtype that holds 255 (the label outside), got torch.int8; use uint8")
+    maps = labels if axes == "n m h w" else labels[:, None]
+    if flow.device.type == "cpu" and labels.device.type == "cpu":
+        moved = _warp_by_item(maps, flow.detach())
+    else:
+        moved = _warp_at_once(maps, flow.detach())
+    return moved.view(labels.shape)
+
+
+def _warp_at_once(maps: Tensor, flow: Tensor) -> Tensor:
+    """Nearest samples of maps ``(N, M, H, W)``, for accelerators."""
     x, y = _source(flow)
     inside = _is_inside(x, y)
-    column = torch.where(inside, x, 0.0).round_().clamp_(0, sizes["w"] - 1).long()
-    row = torch.where(inside, y, 0.0).round_().clamp_(0, sizes["h"] - 1).long()
-    index = (row * sizes["w"] + column).flatten(1)
-    moved = labels.flatten(1).gather(1, index).view(labels.shape)
-    return torch.where(inside, moved, torch.tensor(_OUTSIDE_LABEL, dtype=labels.dtype, device=labels.device))
+    column, row = (torch.where(inside, place, 0.0).round_().long() for place in (x, y))
+    index = (row * maps.shape[-1] + column).flatten(1)[:, None].expand(-1, maps.shape[1], -1)
+    moved = maps.flatten(2).gather(2, index).view(maps.shape)
+    return torch.where(inside[:, None], moved, torch.tensor(_OUTSIDE_LABEL, dtype=maps.dtype, device=maps.device))
+
+
+def _warp_by_item(maps: Tensor, flow: Tensor) -> Tensor:
+    """The same in NumPy, items in a pool of threads."""
+    height, width = maps.shape[-2:]
+    moved = torch.empty_like(maps, memory_format=torch.contiguous_format)
+    motion = flow.to(torch.promote_types(flow.dtype, torch.float32)).numpy()
+    sources, results = maps.flatten(2).numpy(), moved.flatten(2).numpy()
+
+    def run(item: int) -> None:
+        x = np.arange(width, dtype=motion.dtype) + motion[item, 0]
+        y = np.arange(height, dtype=motion.dtype)[:, None] + motion[item, 1]
+        outside = ~_is_inside(x, y)
+        x[outside] = y[outside] = 0
+        index = np.rint(y, out=y).astype(np.intp)
+        index *= width
+        index += np.rint(x, out=x).astype(np.intp)
+        index, outside = index.reshape(-1), outside.reshape(-1)
+        for source, result in zip(sources[item], results[item], strict=True):
+            source.take(index, out=result)
+            result[outside] = _OUTSIDE_LABEL
+
+    for_each_item(run, len(maps))
+    return moved
 
 
 def inside_mask(flow: Tensor) -> Tensor:
@@ -132,7 +172,8 @@ def _source(flow: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _is_inside(x: Tensor, y: Tensor) -> Tensor:
+def _is_inside(x: _Places, y: _Places) -> _Places:
     height, width = x.shape[-2:]
     low, right, bottom = -INSIDE_TOLERANCE, width - 1 + INSIDE_TOLERANCE, height - 1 + INSIDE_TOLERANCE
-    return (x >= low) & (x <= right) & (y >= low) & (y <= bottom)
+    inside: _Places = (x >= low) & (x <= right) & (y >= low) & (y <= bottom)
+    return inside

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mvcseg.errors import DTypeError, ShapeError
-from mvcseg.ops.warp import inside_mask, warp, warp_labels
+from mvcseg.ops.warp import _warp_at_once, inside_mask, warp, warp_labels
 
 LABEL_TYPES = [torch.uint8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64]
 
@@ -101,6 +101,22 @@ def test_warp_labels_equals_the_loop_and_is_255_outside(height: int, width: int,
     assert got.dtype == dtype
     assert torch.equal(got, nearest_loop(labels, flow))
     assert torch.equal(got != 255, inside_mask(flow))
+    if dtype in (torch.uint8, torch.int16, torch.int64):
+        assert torch.equal(_warp_at_once(labels[:, None], flow)[:, 0], got)  # the accelerators' form
+
+
+def test_several_maps_share_a_flow(device: torch.device, generator: torch.Generator) -> None:
+    labels = torch.randint(0, 9, (2, 3, 6, 8), generator=generator, dtype=torch.uint8).to(device)
+    flow = torch.randn(2, 2, 6, 8, generator=generator).to(device)
+    apart = torch.stack([warp_labels(labels[:, index], flow) for index in range(3)], dim=1)
+    assert torch.equal(warp_labels(labels, flow), apart)
+
+
+def test_layout_of_the_arguments_does_not_matter(generator: torch.Generator) -> None:
+    labels = torch.randint(0, 9, (2, 6, 8), generator=generator)
+    flow = torch.randn(2, 2, 6, 8, generator=generator)
+    turned = warp_labels(labels.mT.contiguous().mT, flow.mT.contiguous().mT)
+    assert torch.equal(turned, warp_labels(labels, flow))
 
 
 def test_nan_infinite_and_huge_flow_lies_outside(device: torch.device) -> None:
