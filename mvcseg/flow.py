@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, MissingExtraError
 from mvcseg.shapes import check_float, check_positive, check_shapes
+
+_RANGE_TOLERANCE = 1e-3
 
 
 class FlowEstimator(Protocol):
@@ -116,13 +119,12 @@ class FarnebackFlow:
         flow = torch.empty((sizes["n"], 2, sizes["h"], sizes["w"]))
         if flow.numel() == 0:
             return flow.to(source.device)
+        sources, targets = (list(frames.detach().cpu()) for frames in (source, target))
 
-        def run(pair: int) -> None:
-            before = cv2.cvtColor(_to_bytes("source", source[pair]).numpy(), cv2.COLOR_RGB2GRAY)
-            after = cv2.cvtColor(_to_bytes("target", target[pair]).numpy(), cv2.COLOR_RGB2GRAY)
+        def estimate(pair: int) -> None:
             moved = cv2.calcOpticalFlowFarneback(
-                before,
-                after,
+                grey[_place(sources[pair])],
+                grey[_place(targets[pair])],
                 None,
                 self.pyramid_scale,
                 self.levels,
@@ -132,11 +134,15 @@ class FarnebackFlow:
                 self.poly_sigma,
                 self.flags,
             )
-            flow[pair] = torch.from_numpy(moved).permute(2, 0, 1)
+            flow[pair].numpy()[:] = np.moveaxis(moved, 2, 0)
 
         workers = min(sizes["n"], self.workers or torch.get_num_threads())
         with _single_threaded(cv2), ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, range(sizes["n"])))
+            # In consecutive pairs of one video nearly every frame occurs twice, as a view of the same memory.
+            frames = {_place(frame): ("target", frame) for frame in targets}
+            frames |= {_place(frame): ("source", frame) for frame in sources}
+            grey = dict(zip(frames, pool.map(lambda named: _to_grey(cv2, *named), frames.values()), strict=True))
+            list(pool.map(estimate, range(sizes["n"])))
         return flow.to(source.device)
 
 
@@ -157,15 +163,22 @@ def load_cv2() -> ModuleType:
     return cv2
 
 
-def _to_bytes(name: str, frame: Tensor) -> Tensor:
-    low, high = (bound.item() for bound in torch.aminmax(frame))
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
+def _place(frame: Tensor) -> tuple[object, ...]:
+    """Equal for two frames only if they are the same memory read the same way."""
+    return frame.data_ptr(), frame.stride(), frame.dtype
+
+
+def _to_grey(cv2: ModuleType, name: str, frame: Tensor) -> Any:
+    rgb = frame.to(torch.promote_types(frame.dtype, torch.float32)).numpy()
+    low, high = rgb.min(), rgb.max()
+    if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
         raise ConfigError(
             f"{name}: expected values in [0, 1], got {low:.4g} to {high:.4g}; divide 8-bit frames by 255, and "
             "undo any normalisation"
         )
-    scaled = frame.detach().to("cpu", torch.float32) * 255
-    return scaled.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+    scaled = rgb * 255
+    np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
+    return cv2.cvtColor(cv2.merge(list(scaled.astype(np.uint8))), cv2.COLOR_RGB2GRAY)
 
 
 _lock = threading.Lock()
