@@ -9,8 +9,8 @@ differs from the report, and why:
   exactly 1: on class ids the score depends on their numbering, and over the classes present flicker is rewarded.
 - A pixel counts when its whole 7 x 7 window lies in the frame and maps inside it.
 
-Pairs without a counted pixel are left out; a video of one frame, or one where no pair has a counted pixel,
-scores 1. Ties go to the first candidate.
+Pairs without a counted pixel are left out; where no pair is left (a single frame, frames below 7 x 7 pixels,
+motion out of the frame everywhere) the score is 1. Ties go to the first candidate.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mvcseg.errors import ConfigError, DTypeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.ops.ssim import label_ssim
 from mvcseg.ops.warp import inside_mask, warp_labels
 from mvcseg.segmenter import Video, check_label_video, check_video
-from mvcseg.shapes import check_integer, check_num_classes, check_shapes
+from mvcseg.shapes import check_float, check_integer, check_num_classes, check_shapes
 
 _WINDOW = 7
-_CHUNK_BYTES = 64 << 20
+_CLIP_BYTES = 64 << 20
 """About how many bytes of float frames are held at once."""
 
 
@@ -57,10 +58,10 @@ def temporal_score(video: Video, labels: Video, *, num_classes: int, flow: FlowE
         flow: estimates the motion between neighbouring frames.
 
     Returns:
-        The score, at most 1; 1 for a single frame, and where no pixel counts in any pair.
+        The score, at most 1; 1 where no pixel counts in any pair, as in a video of one frame.
 
     Raises:
-        ShapeError: lengths or sizes differ, a side is below 7 pixels, or there is no frame.
+        ShapeError: lengths or sizes differ, or there is no frame.
         DTypeError: frames are not uint8, or labels no integers.
         ConfigError: ``num_classes`` is outside 1 to 255.
 
@@ -92,7 +93,7 @@ def select_model(video: Video, candidates: Mapping[str, Video], *, num_classes: 
 
     Raises:
         ConfigError: there is no candidate, or ``num_classes`` is outside 1 to 255.
-        ShapeError: lengths or sizes differ, a side is below 7 pixels, or there is no frame.
+        ShapeError: lengths or sizes differ, or there is no frame.
         DTypeError: frames are not uint8, or labels no integers.
 
     Source: arXiv 2406.04979, Eq. 5-7.
@@ -111,44 +112,66 @@ def _scores(
     length = check_video(video)
     for name, labels in candidates.items():
         check_label_video(labels, length=length, name=name)
-    losses = dict.fromkeys(candidates, 0.0)
-    pairs = 0
-    for frames, clips in _clips(video, candidates):
+    losses = torch.zeros(len(candidates), dtype=torch.float64)
+    scored = 0
+    for frames, maps in _clips(video, candidates, num_classes):
+        if len(frames) == 1 or min(frames.shape[-2:]) < _WINDOW:
+            continue
         motion = flow(frames[1:], frames[:-1])
         check_shapes(frames=(frames[1:], "n 3 h w"), flow=(motion, "n 2 h w"))
-        inside = inside_mask(motion)
-        counted = ~torch.nn.functional.max_pool2d((~inside).float(), _WINDOW, stride=1, padding=_WINDOW // 2).bool()
-        for name, labels in clips.items():
-            labels = labels.to(motion.device)
-            warped = warp_labels(_as_bytes(labels[:-1], num_classes), motion)
-            scores = label_ssim(warped, labels[1:], num_classes=num_classes, counted=counted, window=_WINDOW)
-            pair_scores = scores.mean(dim=1)
-            valid = ~pair_scores.isnan()
-            losses[name] += float((1 - pair_scores[valid]).sum())
-        pairs += int(valid.sum())
-    return {name: 1 - loss / pairs if pairs else 1.0 for name, loss in losses.items()}
+        check_float(flow=motion)
+        counted = _whole_windows(inside_mask(motion))
+        valid = counted.flatten(1).any(dim=1)
+        motion, counted, maps = motion[valid], counted[valid], maps.to(motion.device)
+        warped, predicted = warp_labels(maps[:-1][valid], motion), maps[1:][valid]
+        pair_losses = 1 - label_ssim(
+            warped.flatten(0, 1),
+            predicted.flatten(0, 1),
+            num_classes=num_classes,
+            counted=counted[:, None].expand(predicted.shape).flatten(0, 1),
+            window=_WINDOW,
+        ).mean(dim=1)
+        losses += pair_losses.view(-1, len(candidates)).sum(dim=0).cpu()
+        scored += len(motion)
+    return {name: 1 - loss / max(scored, 1) for name, loss in zip(candidates, losses.tolist(), strict=True)}
 
 
-def _clips(video: Video, candidates: Mapping[str, Video]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Float frames and label maps of consecutive runs of pairs, neighbouring runs sharing one frame."""
-    first = video[0:1]
-    length = len(video)
-    check_shapes(video=(first, "t 3 h w"))
-    step = max(4, min(32, _CHUNK_BYTES // (4 * first.numel())))
-    for start in range(0, max(length - 1, 1), step):
-        stop = min(start + step + 1, length)
-        frames = video[start:stop]
+def _clips(video: Video, candidates: Mapping[str, Video], num_classes: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Frames ``(t, 3, H, W)`` in ``[0, 1]`` and label maps ``(t, M, H, W)`` of M candidates, as bytes.
+
+    Neighbouring clips share a frame, so that every pair of the video is in one.
+    """
+    frames = video[0:1]
+    check_shapes(video=(frames, "1 3 h w"))
+    step = max(4, min(32, _CLIP_BYTES // max(1, 4 * frames.numel())))
+    last = len(video) - 1
+    for start in range(0, max(last, 1), step):
+        window = slice(start, min(start + step, last) + 1)
+        frames = video[window]
+        check_shapes(video=(frames, f"{window.stop - window.start} 3 h w"))
         if frames.dtype != torch.uint8:
             raise DTypeError(f"video: expected uint8 frames, got {frames.dtype}")
-        sizes = {"video": (frames, "t 3 h w")}
-        clips = {name: labels[start:stop] for name, labels in candidates.items()}
-        for name, labels in clips.items():
-            check_shapes(**sizes, **{name: (labels, "t h w")})
-            check_integer(**{name: labels})
-        if len(frames) > 1:
-            yield frames.float() / 255, clips
+        maps = []
+        for name, labels in candidates.items():
+            clip = labels[window]
+            check_shapes(**{"video": (frames, "t 3 h w"), name: (clip, "t h w")})
+            check_integer(**{name: clip})
+            maps.append(_as_bytes(clip, num_classes))
+        yield frames / 255, torch.stack(maps, dim=1)
 
 
 def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:
     """Labels as uint8, every value outside ``0..K-1`` as 255."""
-    return torch.where((labels >= 0) & (labels < num_classes), labels, 255).to(torch.uint8)
+    wide = labels if labels.dtype == torch.uint8 else labels.long()
+    return torch.where((wide >= 0) & (wide < num_classes), wide, 255).to(torch.uint8)
+
+
+def _whole_windows(inside: Tensor) -> Tensor:
+    """Pixels whose whole window lies in the frame and is inside, ``(N, H, W)``."""
+    whole = inside
+    for axis in (1, 2):
+        for shift in (1, 2, 3):  # runs of 2, 4, then 4 + 3 = 7 pixels
+            length = whole.shape[axis] - shift
+            whole = whole.narrow(axis, 0, length) & whole.narrow(axis, shift, length)
+    margin = _WINDOW // 2
+    return functional.pad(whole, (margin, margin, margin, margin))
