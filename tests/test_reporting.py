@@ -1,0 +1,245 @@
+"""`mvcseg report`'s library side: a page from a video and folders of label maps."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mvcseg.data import class_colours, write_classes, write_label_map, write_video
+from mvcseg.errors import ConfigError, DataError, ShapeError
+from mvcseg.metrics import MeanIoU, VideoConsistency
+from mvcseg.reporting import report
+
+NAMES = ["sky", "sea", "lake"]
+SIZE = (18, 12, 20)  # T, H, W
+
+
+def random_labels(seed: int, highest: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(0, highest + 1, (SIZE[0] // 6, 1, 3, 5), generator=generator).repeat_interleave(6, 0)
+    return torch.nn.functional.interpolate(coarse.float(), size=SIZE[1:])[:, 0].to(torch.uint8)
+
+
+def save_maps(folder: Path, labels: torch.Tensor) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, label_map in enumerate(labels):
+        write_label_map(folder / f"{index:08d}.png", label_map, colours=class_colours(3))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A VSPW video `pan` with masks, and predictions `one` and `two` of it."""
+    rng = np.random.default_rng(0)
+    origin = tmp_path / "set" / "data" / "pan" / "origin"
+    origin.mkdir(parents=True)
+    for index in range(SIZE[0]):
+        Image.fromarray(rng.integers(0, 255, (*SIZE[1:], 3), dtype=np.uint8)).save(origin / f"{index:08d}.png")
+    save_maps(origin.parent / "mask", random_labels(0, highest=3))  # raw ids: 0 void, 1..3
+    for seed, name in ((1, "one"), (2, "two")):
+        save_maps(tmp_path / name / "pan", random_labels(seed))
+        write_classes(tmp_path / name, NAMES, class_colours(NAMES))
+    return tmp_path
+
+
+@pytest.fixture
+def make(place: Path) -> Callable[..., str]:
+    """The page of `pan` and `one`, as text."""
+
+    def page(*predictions: str, **options: Any) -> str:
+        folders = [place / name for name in predictions or ("one",)]
+        out = report(place / "set" / "data" / "pan", folders, out=place / "page.html", **options)
+        return out.read_text(encoding="utf-8")
+
+    return page
+
+
+def data_of(html: str) -> dict[str, Any]:
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, flags=re.DOTALL)
+    assert block is not None
+    data: dict[str, Any] = json.loads(block[1])
+    return data
+
+
+def table_of(html: str) -> dict[str, list[float]]:
+    """Row name and exact scores of the score table."""
+    body = html[html.index('<table class="scores"') : html.index("</table>")]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', body, flags=re.DOTALL)
+    return {name: [float(value) for value in re.findall(r'data-value="([^"]*)"', cells)] for name, cells in rows}
+
+
+def test_scores_are_those_of_the_metrics(place: Path, make: Callable[..., str]) -> None:
+    raw, pred = random_labels(0, highest=3), random_labels(1)
+    truth = torch.where(raw == 0, 255, raw.int() - 1)
+    miou = MeanIoU(3)
+    miou.update(pred, truth)
+    expected = [miou.compute()]
+    for length in (8, 16):
+        consistency = VideoConsistency(length)
+        consistency.update(pred, raw)
+        expected.append(consistency.compute())
+    html = make(labels=place / "set" / "data" / "pan")
+    assert table_of(html) == {"one": expected}
+    for name, share in zip(NAMES, miou.per_class().tolist(), strict=True):
+        assert math.isnan(share) or f'data-value="{share:.6f}"' in html, name
+
+
+def test_without_labels_the_table_says_how_much_changes(make: Callable[..., str]) -> None:
+    html = make("one", "two")
+    pred = random_labels(1)
+    changed = float((pred[1:] != pred[:-1]).double().mean())
+    assert table_of(html)["one"][0] == pytest.approx(changed, abs=1e-12)
+    assert "lower is better" in html
+    assert [each["name"] for each in data_of(html)["videos"][0]["maps"]] == ["one", "two"]
+    assert "Without ground truth" in html
+
+
+def test_a_perfect_prediction_scores_one(place: Path, make: Callable[..., str]) -> None:
+    raw = random_labels(0, highest=3)
+    save_maps(place / "perfect", torch.where(raw == 0, 0, raw - 1))
+    write_classes(place / "perfect", NAMES, class_colours(NAMES))
+    assert table_of(make("perfect", labels=place / "set" / "data" / "pan" / "mask"))["perfect"][0] == 1.0
+
+
+def test_a_folder_may_hold_the_maps_directly_or_be_called_like_the_video(make: Callable[..., str]) -> None:
+    assert [each["name"] for each in data_of(make("one/pan", "two"))["videos"][0]["maps"]] == ["one", "two"]
+
+
+def test_equal_names_are_told_apart(place: Path, make: Callable[..., str]) -> None:
+    (place / "later").mkdir()
+    (place / "two").rename(place / "later" / "one")
+    html = make("one", "later/one")
+    assert [each["name"] for each in data_of(html)["videos"][0]["maps"]] == ["one", "one (2)"]
+
+
+def test_a_video_file_is_shown_too(place: Path) -> None:
+    frames = torch.randint(0, 255, (18, 3, 12, 20), dtype=torch.uint8)
+    write_video(place / "pan.mp4", [frames], fps=10)
+    out = report(place / "pan.mp4", [place / "one"], out=place / "page.html")
+    item = data_of(out.read_text())["videos"][0]
+    assert (item["fps"], item["total"], item["frameNames"][1]) == (10, 18, "00000001")
+
+
+def test_classes_without_a_list_are_numbered_up_to_the_highest(place: Path, make: Callable[..., str]) -> None:
+    (place / "one" / "classes.json").unlink()
+    classes = data_of(make(labels=place / "set" / "data" / "pan"))["classes"]
+    assert [each["name"] for each in classes] == ["class 0", "class 1", "class 2"]
+
+
+def test_names_given_win_over_those_on_disk(make: Callable[..., str]) -> None:
+    classes = data_of(make(class_names=["a", "b", "c", "d"]))["classes"]
+    assert [each["name"] for each in classes] == ["a", "b", "c", "d"]
+
+
+def test_predictions_outside_the_classes_are_misses_and_said_to_be(place: Path, make: Callable[..., str]) -> None:
+    save_maps(place / "one" / "pan", torch.full(SIZE, 7, dtype=torch.uint8))
+    html = make(labels=place / "set" / "data" / "pan")
+    labelled = int((random_labels(0, highest=3) != 0).sum())
+    assert table_of(html)["one"][0] == 0.0
+    assert f"one: {labelled:,} labelled pixels hold no class" in html
+
+
+def change_row(**other: object) -> dict[str, object]:
+    row: dict[str, object] = {
+        "status": "changed", "reason": "", "frames": [0, 3], "region": [1, 2, 9, 8], "pixels": 40, "key_frame": 1,
+        "group": "water", "from": "sea", "to": "lake", "from_class": 1, "to_class": 2, "shares": [[1, 40]],
+        "question": "Is the water in the image a sea, lake?", "answer": "A lake.", "image": "",
+    }  # fmt: skip
+    return row | other
+
+
+def test_changes_of_a_correction_are_shown(place: Path, make: Callable[..., str]) -> None:
+    (place / "changes.json").write_text(
+        json.dumps([change_row(), change_row(status="unclear", to=None, to_class=None)])
+    )
+    html = make(changes=place / "changes.json")
+    assert html.count("Is the water in the image a sea, lake?") == 2
+    assert "2 regions: 1 given another class; 1 unclear, kept." in html
+
+
+def test_a_runs_log_gives_curves(place: Path, make: Callable[..., str]) -> None:
+    lines = [{"step": i, "loss": 2.0 / i, "loss_masked": None, "seconds": 0.1} for i in range(1, 6)]
+    (place / "run").mkdir()
+    text = "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 5, "mIoU": 0.5}])
+    (place / "run" / "log.jsonl").write_text(text + '{"step": 6, "lo')  # killed in the middle of a line
+    html = make(run=place / "run")
+    assert "loss: 2 at step 1, 0.4 at step 5" in html
+    assert "mIoU: 0.5 at step 5" in html
+    assert "seconds:" not in html
+    assert "loss_masked:" not in html
+
+
+def test_progress_tells_what_is_done(make: Callable[..., str]) -> None:
+    told: list[tuple[str, int, int]] = []
+    make(progress=lambda *each: told.append(each))
+    assert told[0] == ("score one", 0, 18)
+    assert told[-1] == ("write the page", 18, 18)
+
+
+def test_no_prediction_is_refused(place: Path) -> None:
+    with pytest.raises(ConfigError, match="at least one folder"):
+        report(place / "set" / "data" / "pan", [], out=place / "page.html")
+
+
+def test_a_missing_folder_is_named(make: Callable[..., str]) -> None:
+    with pytest.raises(DataError, match="three: expected a folder of label maps"):
+        make("three")
+
+
+def test_a_missing_label_map_is_named(place: Path, make: Callable[..., str]) -> None:
+    (place / "one" / "pan" / "00000004.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 18 label maps are missing, first 00000004\.png"):
+        make()
+
+
+def test_maps_of_another_size_are_refused(place: Path, make: Callable[..., str]) -> None:
+    save_maps(place / "one" / "pan", torch.zeros(SIZE[0], 12, 21, dtype=torch.uint8))
+    with pytest.raises(ShapeError, match="pan: expected label maps of 12 x 20 pixels like the frames, got 12 x 21"):
+        make()
+
+
+def test_predictions_of_different_classes_are_refused(place: Path, make: Callable[..., str]) -> None:
+    write_classes(place / "two", ["x", "y"], class_colours(2))
+    with pytest.raises(ConfigError, match="expected one list of classes"):
+        make("one", "two")
+
+
+def test_ground_truth_outside_the_convention_is_refused(place: Path, make: Callable[..., str]) -> None:
+    save_maps(place / "set" / "data" / "pan" / "mask", torch.full(SIZE, 9, dtype=torch.uint8))
+    with pytest.raises(DataError, match=r"mask: expected raw mask values 0 \(void\), 1\.\.3 or 255, got 9"):
+        make(labels=place / "set" / "data" / "pan")
+
+
+@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"loss": 1}', '{"step": "x"}'])
+def test_a_log_that_is_none_is_refused(place: Path, make: Callable[..., str], line: str) -> None:
+    (place / "run").mkdir()
+    (place / "run" / "log.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=r"log\.jsonl: line 1: expected"):
+        make(run=place / "run")
+
+
+def test_a_run_without_a_log_is_named(place: Path, make: Callable[..., str]) -> None:
+    with pytest.raises(DataError, match=r"log\.jsonl"):
+        make(run=place)
+
+
+@pytest.mark.slow
+def test_camvid_frames_and_masks_make_a_page(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "camvid" / "data" / "0016E5_07959"
+    names = [entry["name"] for entry in json.loads((shared_data / "camvid" / "categories.json").read_text())[1:]]
+    pred = tmp_path / "pred"
+    pred.mkdir()
+    for path in sorted((source / "mask").glob("*.png")):
+        raw = torch.from_numpy(np.array(Image.open(path)))
+        write_label_map(pred / path.name, torch.where(raw == 0, 0, raw - 1), colours=class_colours(names))
+    out = report(source, [pred], labels=source, out=tmp_path / "page.html", class_names=names)
+    assert table_of(out.read_text())["pred"][0] == 1.0
+    assert out.stat().st_size < 5_000_000
