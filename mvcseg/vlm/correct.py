@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -294,9 +295,11 @@ def _painted(labels: Video, results: Sequence[tuple[Question, Change]], *, class
     for position in range(len(labels)):
         painted[position] = labels[position : position + 1][0]
         if position in new_class:
-            found = torch.from_numpy(areas(frame_of(labels, position), classes=classes))
-            new = torch.full((int(found.max()) + 1,), -1)
-            new[list(new_class[position])] = torch.tensor(list(new_class[position].values()))
-            new = new[found].to(painted.device)
-            painted[position] = torch.where(new < 0, painted[position], new.to(painted.dtype))
+            before = frame_of(labels, position)
+            found = areas(before, classes=classes)
+            new = np.full(int(found.max()) + 1, -1)
+            new[list(new_class[position])] = list(new_class[position].values())
+            after = new[found]
+            after = np.where(after < 0, before, after).astype(before.dtype)
+            painted[position] = torch.from_numpy(after).to(painted.device)
     return painted
