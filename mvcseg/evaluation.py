@@ -98,7 +98,7 @@ class Evaluation(Mapping[str, "float | int | None"]):
         lines += [
             "",
             f"mIoU {_percent(self.miou)}   VC8 {_percent(self.vc8)}   VC16 {_percent(self.vc16)}   (%)",
-            f"{self.videos} videos, {self.frames} frames, {self.num_classes} classes",
+            f"videos {self.videos}, frames {self.frames}, classes {self.num_classes}",
             f"{self.predicted_outside} labelled pixels predicted outside 0..{self.num_classes - 1} (counted as misses)",
             *(textwrap.fill(f"note: {note}", width=80) for note in self.notes),
         ]
