@@ -21,7 +21,7 @@ def claimed_bytes(path: Path) -> int:
         segment = start + size
         if head[segment : segment + 4] == b"\x18\x53\x80\x67":
             start, size = _ebml_size(head, segment + 4)
-            return start + size
+            return start + size if size else 0
     return 0
 
 

@@ -58,7 +58,9 @@ class VideoFile:
     however it is reached. A rotation stored with the video is applied. Where a container stores no usable time
     stamps (AVI with B-frames) a backward jump decodes from the start.
 
-    Safe to read from several threads, one at a time; every process opens the file anew.
+    Safe to read from several threads, one at a time; every process opens the file anew. A file that was cut short is an
+    error where its kind tells its length (MP4, MOV, AVI, Matroska); a transport stream, FLV or raw stream does
+    not, and ends where it was cut.
 
     Args:
         path: a file of any kind FFmpeg reads. Playlists cannot name other files: nothing but this one is opened.
@@ -115,7 +117,11 @@ class VideoFile:
         self._lock = threading.Lock()
 
     def _read(self, start: int, stop: int) -> Tensor:
-        if self._decoder is None or self._decoder.process != os.getpid():
+        if self._decoder is not None and self._decoder.process != os.getpid():
+            # After a fork: closing the parent's decoder would wait for threads that this process does not have.
+            _inherited.append(self._decoder)
+            self._decoder = None
+        if self._decoder is None:
             self._decoder = _Decoder(self.path, self._index)
         before, recent = self._recent
         frames: Tensor | None = None
@@ -322,6 +328,9 @@ class _Decoder:
             f"{shown(self._path)}: broken or cut short: {self._next} of {self._index.count} frames can be decoded "
             f"({reason})"
         )
+
+
+_inherited: list[_Decoder] = []
 
 
 def _open(path: Path) -> tuple[BinaryIO, InputContainer, VideoStream]:
