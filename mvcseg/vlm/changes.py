@@ -28,7 +28,7 @@ class Change:
         key_frame: the frame that was shown.
         group: the group's noun.
         from_class: the class most of the region had.
-        from_name: its name.
+        from_name: the names of its classes, most pixels first, joined by commas.
         shares: every class of the region before and its pixels, most first.
         to_class: the class the answer names; None where it names none.
         to_name: its name, or None.

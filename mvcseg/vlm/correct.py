@@ -269,7 +269,7 @@ def _record(
         key_frame=region.key_frame,
         group=question.noun,
         from_class=region.shares[0][0],
-        from_name=class_names[region.shares[0][0]],
+        from_name=", ".join(class_names[index] for index, _ in region.shares),
         shares=region.shares,
         to_class=to_class,
         to_name=None if to_class is None else class_names[to_class],

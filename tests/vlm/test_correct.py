@@ -182,7 +182,7 @@ def test_area_that_flickers_takes_one_class_throughout() -> None:
     labels[1][labels[1] == 1] = 2
     result = correct(video, labels, ReplayVLM(["a river"]), groups=[WATER])
     (change,) = result.changes
-    assert (change.status, change.shares, change.from_name) == ("changed", ((1, 240), (2, 80)), "river")
+    assert (change.status, change.shares, change.from_name) == ("changed", ((1, 240), (2, 80)), "river, lake")
     assert (result.labels[:, 2:, :8] == 1).all()
     unclear = correct(video, labels, ReplayVLM(["hard to say"]), groups=[WATER])
     assert torch.equal(unclear.labels, labels)

@@ -141,6 +141,13 @@ def test_half_that_two_names_share_names_neither() -> None:
         parse_answer("a box", choices=choices)
 
 
+def test_half_that_two_names_share_hides_the_shorter_name_in_it() -> None:
+    choices = ["crate_or_big_box", "case_or_big_box", "box"]
+    assert parse_answer("a box", choices=choices) == "box"
+    with pytest.raises(VLMAnswerError, match="names none"):
+        parse_answer("a big box", choices=choices)
+
+
 def test_half_that_is_the_noun_is_no_answer() -> None:
     choices = ["ship_or_boat", "raft"]
     with pytest.raises(VLMAnswerError, match="names none"):
