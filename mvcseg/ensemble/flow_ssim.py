@@ -18,12 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mvcseg.errors import ConfigError, DTypeError
 from mvcseg.flow import FlowEstimator
+from mvcseg.ops.parallel import for_each_item
 from mvcseg.ops.ssim import label_ssim
 from mvcseg.ops.warp import inside_mask, warp_labels
 from mvcseg.segmenter import Video, check_label_video, check_video
@@ -112,28 +113,35 @@ def _scores(
     length = check_video(video)
     for name, labels in candidates.items():
         check_label_video(labels, length=length, name=name)
-    losses = torch.zeros(len(candidates), dtype=torch.float64)
-    scored = 0
+    losses, scored = torch.zeros(len(candidates), dtype=torch.float64), 0
     for frames, maps in _clips(video, candidates, num_classes):
         if len(frames) == 1 or min(frames.shape[-2:]) < _WINDOW:
             continue
         motion = flow(frames[1:], frames[:-1])
         check_shapes(frames=(frames[1:], "n 3 h w"), flow=(motion, "n 2 h w"))
         check_float(flow=motion)
-        counted = _whole_windows(inside_mask(motion))
-        valid = counted.flatten(1).any(dim=1)
-        motion, counted, maps = motion[valid], counted[valid], maps.to(motion.device)
-        warped, predicted = warp_labels(maps[:-1][valid], motion), maps[1:][valid]
-        pair_losses = 1 - label_ssim(
-            warped.flatten(0, 1),
-            predicted.flatten(0, 1),
-            num_classes=num_classes,
-            counted=counted[:, None].expand(predicted.shape).flatten(0, 1),
-            window=_WINDOW,
-        ).mean(dim=1)
-        losses += pair_losses.view(-1, len(candidates)).sum(dim=0).cpu()
-        scored += len(motion)
+        pair_losses = _pair_losses(maps.to(motion.device), motion, num_classes=num_classes)
+        valid = ~pair_losses[:, 0].isnan()
+        losses += pair_losses[valid].sum(dim=0)
+        scored += int(valid.sum())
     return {name: 1 - loss / max(scored, 1) for name, loss in zip(candidates, losses.tolist(), strict=True)}
+
+
+def _pair_losses(maps: Tensor, motion: Tensor, *, num_classes: int) -> Tensor:
+    """Mean ``1 - SSIM`` of each pair and candidate, ``(N, M)``; NaN for a pair without a counted pixel."""
+    losses = torch.empty(len(motion), maps.shape[1], dtype=torch.float64)
+
+    def compare(pair: int) -> None:
+        move = motion[pair : pair + 1]
+        counted = _whole_windows(inside_mask(move))
+        warped = warp_labels(maps[pair : pair + 1], move)
+        for index in range(maps.shape[1]):
+            before, after = warped[:, index], maps[pair + 1 : pair + 2, index]
+            scores = label_ssim(before, after, num_classes=num_classes, counted=counted, window=_WINDOW)
+            losses[pair, index] = (1 - scores).mean()
+
+    for_each_item(compare, len(motion))
+    return losses
 
 
 def _clips(video: Video, candidates: Mapping[str, Video], num_classes: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -157,21 +165,35 @@ def _clips(video: Video, candidates: Mapping[str, Video], num_classes: int) -> I
             check_shapes(**{"video": (frames, "t 3 h w"), name: (clip, "t h w")})
             check_integer(**{name: clip})
             maps.append(_as_bytes(clip, num_classes))
-        yield frames / 255, torch.stack(maps, dim=1)
+        yield _as_float(frames), torch.stack(maps, dim=1)
+
+
+def _as_float(frames: Tensor) -> Tensor:
+    """Frames in ``[0, 1]``."""
+    if frames.device.type != "cpu":
+        return frames / 255
+    result = torch.empty(frames.shape)
+    whole, part = np.float32(255), result.numpy()
+    for_each_item(lambda index: np.divide(frames[index].numpy(), whole, out=part[index]), len(frames))
+    return result
 
 
 def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels as uint8, every value outside ``0..K-1`` as 255."""
-    wide = labels if labels.dtype == torch.uint8 else labels.long()
+    """Labels as uint8, every value outside ``0..K-1`` at least K."""
+    if labels.dtype == torch.uint8:
+        return labels
+    wide = labels.long()
     return torch.where((wide >= 0) & (wide < num_classes), wide, 255).to(torch.uint8)
 
 
 def _whole_windows(inside: Tensor) -> Tensor:
     """Pixels whose whole window lies in the frame and is inside, ``(N, H, W)``."""
-    whole = inside
-    for axis in (1, 2):
-        for shift in (1, 2, 3):  # runs of 2, 4, then 4 + 3 = 7 pixels
-            length = whole.shape[axis] - shift
-            whole = whole.narrow(axis, 0, length) & whole.narrow(axis, shift, length)
+    whole = inside.numpy() if inside.device.type == "cpu" else inside  # NumPy: see ops.parallel
+    for shift in (1, 2, 3):  # runs of 2, 4, then 4 + 3 = 7 pixels
+        whole = whole[:, shift:] & whole[:, :-shift]
+    for shift in (1, 2, 3):
+        whole = whole[:, :, shift:] & whole[:, :, :-shift]
     margin = _WINDOW // 2
-    return functional.pad(whole, (margin, margin, margin, margin))
+    counted = torch.zeros_like(inside)
+    counted[:, margin:-margin, margin:-margin] = torch.as_tensor(whole)
+    return counted

@@ -118,13 +118,12 @@ def label_ssim(a: Tensor, b: Tensor, *, num_classes: int, counted: Tensor | None
             raise DTypeError(f"counted: expected torch.bool, got {counted.dtype}")
     a, b = _as_bytes(a, num_classes), _as_bytes(b, num_classes)
     margin = window // 2
-    centres = (slice(None), slice(margin, a.shape[1] - margin), slice(margin, a.shape[2] - margin))
-    keep = torch.ones_like(a[centres], dtype=torch.bool) if counted is None else counted[centres]
+    if counted is None:
+        counted = torch.ones((1, 1, 1), dtype=torch.bool, device=a.device).expand(a.shape)
+    keep = counted[:, margin : a.shape[1] - margin, margin : a.shape[2] - margin]
     if a.device.type == "cpu":
-        losses = torch.from_numpy(_losses_by_item(a.numpy(), b.numpy(), keep.numpy(), num_classes, window))
-    else:
-        losses = _losses_at_once(a, b, keep, num_classes, window)
-    return 1 - losses / keep.sum(dim=(1, 2), dtype=torch.float64)[:, None]
+        return torch.from_numpy(_scores_by_item(a.numpy(), b.numpy(), keep.numpy(), num_classes, window))
+    return _scores_at_once(a, b, keep, num_classes, window)
 
 
 def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:
@@ -135,26 +134,29 @@ def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:
     return torch.where((labels >= 0) & (labels < num_classes), labels, 255).byte()
 
 
-def _losses_at_once(a: Tensor, b: Tensor, keep: Tensor, num_classes: int, window: int) -> Tensor:
-    """Sums of ``1 - SSIM`` over the kept windows, ``(N, K)``: the definition, for accelerators."""
+def _scores_at_once(a: Tensor, b: Tensor, keep: Tensor, num_classes: int, window: int) -> Tensor:
+    """The definition, for accelerators."""
     losses = []
     for index in range(num_classes):  # one class at a time: K one-hot maps at once would fill the memory
         one_a, one_b = a == index, b == index
         n_a, n_b, n_ab = (_window_sum(x.float(), window).double() for x in (one_a, one_b, one_a & one_b))
         loss = 1 - _binary_similarity(n_a, n_b, n_ab, area=window**2)
         losses.append((loss * keep).sum(dim=(1, 2)))
-    return torch.stack(losses, dim=1)
+    return 1 - torch.stack(losses, dim=1) / keep.sum(dim=(1, 2), dtype=torch.float64)[:, None]
 
 
-def _losses_by_item(a: _Array, b: _Array, keep: _Array, num_classes: int, window: int) -> _Array:
+def _scores_by_item(a: _Array, b: _Array, keep: _Array, num_classes: int, window: int) -> _Array:
     """The same in NumPy, items in a pool of threads."""
-    losses = np.zeros((len(a), num_classes))
+    scores = np.full((len(a), num_classes), np.nan)
 
     def run(item: int) -> None:
-        losses[item] = _losses_of_disagreement(a[item], b[item], keep[item], num_classes, window)
+        number = np.count_nonzero(keep[item])
+        if number > 0:
+            losses = _losses_of_disagreement(a[item], b[item], keep[item], num_classes, window)
+            scores[item] = 1 - losses / number
 
     for_each_item(run, len(a))
-    return losses
+    return scores
 
 
 def _losses_of_disagreement(a: _Array, b: _Array, keep: _Array, num_classes: int, window: int) -> _Array:

@@ -101,7 +101,7 @@ def warp_labels(labels: Tensor, flow: Tensor) -> Tensor:
         raise DTypeError("labels: expected a dtype that holds 255 (the label outside), got torch.int8; use uint8")
     maps = labels if axes == "n m h w" else labels[:, None]
     if flow.device.type == "cpu" and labels.device.type == "cpu":
-        moved = _warp_by_item(maps, flow.detach())
+        moved = _warp_by_item(maps, flow)
     else:
         moved = _warp_at_once(maps, flow.detach())
     return moved.view(labels.shape)
@@ -119,14 +119,13 @@ def _warp_at_once(maps: Tensor, flow: Tensor) -> Tensor:
 
 def _warp_by_item(maps: Tensor, flow: Tensor) -> Tensor:
     """The same in NumPy, items in a pool of threads."""
-    height, width = maps.shape[-2:]
+    width = maps.shape[-1]
     moved = torch.empty_like(maps, memory_format=torch.contiguous_format)
-    motion = flow.to(torch.promote_types(flow.dtype, torch.float32)).numpy()
+    motion = _as_array(flow)
     sources, results = maps.flatten(2).numpy(), moved.flatten(2).numpy()
 
     def run(item: int) -> None:
-        x = np.arange(width, dtype=motion.dtype) + motion[item, 0]
-        y = np.arange(height, dtype=motion.dtype)[:, None] + motion[item, 1]
+        x, y = _source_of_item(motion[item])
         outside = ~_is_inside(x, y)
         x[outside] = y[outside] = 0
         index = np.rint(y, out=y).astype(np.intp)
@@ -160,7 +159,27 @@ def inside_mask(flow: Tensor) -> Tensor:
     """
     check_shapes(flow=(flow, "n 2 h w"))
     check_float(flow=flow)
-    return _is_inside(*_source(flow))
+    if flow.device.type != "cpu":
+        return _is_inside(*_source(flow.detach()))
+    inside = torch.empty((len(flow), *flow.shape[2:]), dtype=torch.bool)
+    motion, result = _as_array(flow), inside.numpy()
+
+    def run(item: int) -> None:
+        result[item] = _is_inside(*_source_of_item(motion[item]))
+
+    for_each_item(run, len(flow))
+    return inside
+
+
+def _source_of_item(motion: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    height, width = motion.shape[1:]
+    x = np.arange(width, dtype=motion.dtype) + motion[0]
+    y = np.arange(height, dtype=motion.dtype)[:, None] + motion[1]
+    return x, y
+
+
+def _as_array(flow: Tensor) -> npt.NDArray[Any]:
+    return flow.detach().to(torch.promote_types(flow.dtype, torch.float32)).numpy()
 
 
 def _source(flow: Tensor) -> tuple[Tensor, Tensor]:
