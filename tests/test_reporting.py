@@ -29,6 +29,17 @@ def random_labels(seed: int, highest: int = 2) -> torch.Tensor:
     return torch.nn.functional.interpolate(coarse.float(), size=SIZE[1:])[:, 0].to(torch.uint8)
 
 
+def raw_labels() -> torch.Tensor:
+    """Raw ids 1 to 3 with void written as 0 and as 255, in turn."""
+    raw = random_labels(0, highest=3)
+    raw[::2][raw[::2] == 0] = 255
+    return raw
+
+
+def class_ids(raw: torch.Tensor) -> torch.Tensor:
+    return torch.where((raw == 0) | (raw == 255), 255, raw.int() - 1)
+
+
 def save_maps(folder: Path, labels: torch.Tensor) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for index, label_map in enumerate(labels):
@@ -43,7 +54,7 @@ def place(tmp_path: Path) -> Path:
     origin.mkdir(parents=True)
     for index in range(SIZE[0]):
         Image.fromarray(rng.integers(0, 255, (*SIZE[1:], 3), dtype=np.uint8)).save(origin / f"{index:08d}.png")
-    save_maps(origin.parent / "mask", random_labels(0, highest=3))  # raw ids: 0 void, 1..3
+    save_maps(origin.parent / "mask", raw_labels())
     for seed, name in ((1, "one"), (2, "two")):
         save_maps(tmp_path / name / "pan", random_labels(seed))
         write_classes(tmp_path / name, NAMES, class_colours(NAMES))
@@ -77,10 +88,9 @@ def table_of(html: str) -> dict[str, list[float]]:
 
 
 def test_scores_are_those_of_the_metrics(place: Path, make: Callable[..., str]) -> None:
-    raw, pred = random_labels(0, highest=3), random_labels(1)
-    truth = torch.where(raw == 0, 255, raw.int() - 1)
+    raw, pred = raw_labels(), random_labels(1)
     miou = MeanIoU(3)
-    miou.update(pred, truth)
+    miou.update(pred, class_ids(raw))
     expected = [miou.compute()]
     for length in (8, 16):
         consistency = VideoConsistency(length)
@@ -103,8 +113,8 @@ def test_without_labels_the_table_says_how_much_changes(make: Callable[..., str]
 
 
 def test_a_perfect_prediction_scores_one(place: Path, make: Callable[..., str]) -> None:
-    raw = random_labels(0, highest=3)
-    save_maps(place / "perfect", torch.where(raw == 0, 0, raw - 1))
+    truth = class_ids(raw_labels())
+    save_maps(place / "perfect", torch.where(truth == 255, 0, truth))
     write_classes(place / "perfect", NAMES, class_colours(NAMES))
     assert table_of(make("perfect", labels=place / "set" / "data" / "pan" / "mask"))["perfect"][0] == 1.0
 
@@ -142,7 +152,7 @@ def test_names_given_win_over_those_on_disk(make: Callable[..., str]) -> None:
 def test_predictions_outside_the_classes_are_misses_and_said_to_be(place: Path, make: Callable[..., str]) -> None:
     save_maps(place / "one" / "pan", torch.full(SIZE, 7, dtype=torch.uint8))
     html = make(labels=place / "set" / "data" / "pan")
-    labelled = int((random_labels(0, highest=3) != 0).sum())
+    labelled = int((class_ids(raw_labels()) != 255).sum())
     assert table_of(html)["one"][0] == 0.0
     assert f"one: {labelled:,} labelled pixels hold no class" in html
 

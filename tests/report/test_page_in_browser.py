@@ -167,8 +167,10 @@ def test_the_keyboard_steps_jumps_and_plays(browser: Any, js: Callable[..., Any]
         assert abs(js(GREY) - 40 * frame) < 8
     panels.send_keys(Keys.SPACE)
     assert js("return document.querySelector('#play').getAttribute('aria-label')") == "Pause"
-    pause(browser, 400)
-    assert js("return Number(document.querySelector('#scrubber').value)") > 0
+    browser.execute_async_script(
+        """const done = arguments[0], s = document.querySelector('#scrubber');
+        const look = () => Number(s.value) > 0 ? done() : setTimeout(look, 5); look();"""
+    )
     panels.send_keys(Keys.SPACE)
     assert js("return document.querySelector('#play').getAttribute('aria-label')") == "Play"
     slider = browser.find_element("id", "scrubber")
