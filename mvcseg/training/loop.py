@@ -155,7 +155,8 @@ def _accelerator() -> Any:
         from accelerate import Accelerator
     except ImportError as error:
         raise MissingExtraError.for_package("accelerate", extra="train") from error
-    return Accelerator(mixed_precision="no")
+    # Without cpu=True several processes on a machine without accelerator would each think they are alone.
+    return Accelerator(mixed_precision="no", cpu=not torch.accelerator.is_available())
 
 
 def _new_segmenter(config: TrainConfig, *, class_names: Sequence[str]) -> CompactSegmenter:
@@ -313,10 +314,12 @@ def _resumed(accelerator: Any, out: Path) -> int:
     steps = run_folder.checkpoint_steps(out)
     if not steps:
         return 0
+    from safetensors import SafetensorError
+
     folder = run_folder.checkpoint_path(out, steps[-1])
     try:
         accelerator.load_state(str(folder))
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise CheckpointError(
             f"{shown(folder)}: broken ({str(error).splitlines()[0]}); remove this folder to resume from the one before"
         ) from error

@@ -63,15 +63,17 @@ def open_folder(out: Path, config: TrainConfig) -> None:
         DataError: it cannot be written.
     """
     try:
-        (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(out)
+        # First of all: a run killed before it has a configuration leaves a folder that counts as empty.
+        if not (out / CONFIG_FILE).is_file():
+            write_json(out / CONFIG_FILE, config.to_dict())
+        (out / CHECKPOINTS).mkdir(exist_ok=True)
     except OSError as error:
         raise DataError(f"{shown(out)}: cannot be written: {error.strerror or error}") from error
-    remove_stale_parts(out)
     for entry in (out / CHECKPOINTS).iterdir():
         if entry.name.startswith("."):
             shutil.rmtree(entry, ignore_errors=True)
-    if not (out / CONFIG_FILE).is_file():
-        write_json(out / CONFIG_FILE, config.to_dict())
 
 
 def checkpoint_steps(out: Path) -> list[int]:
