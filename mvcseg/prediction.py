@@ -302,26 +302,30 @@ def _predict_spans(
 
 @contextmanager
 def _background_writer(*, threads: int = 2, limit: int = 32) -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Runs jobs in threads; at most ``limit`` wait, and the first failure surfaces at the next call or the end."""
+    """Runs jobs in threads; at most ``limit`` wait, and the first failure surfaces at the next call or the end.
+
+    Jobs that wait when the block fails are still done (their label maps are right), unless a job has failed.
+    """
     pending: set[Future[object]] = set()
+    has_failed = False
+
+    def collect() -> None:
+        nonlocal has_failed
+        finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+        pending.difference_update(finished)
+        has_failed = has_failed or any(future.exception() is not None for future in finished)
+        for future in finished:
+            future.result()
 
     def submit(job: Callable[[], object]) -> None:
         while len(pending) >= limit:
-            _collect(pending)
+            collect()
         pending.add(pool.submit(job))
 
     pool = ThreadPoolExecutor(max_workers=threads)
     try:
         yield submit
         while pending:
-            _collect(pending)
+            collect()
     finally:
-        # After a failure or Ctrl-C: what is being written is finished, what waits is dropped.
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _collect(pending: set[Future[object]]) -> None:
-    finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-    pending.difference_update(finished)
-    for future in finished:
-        future.result()
+        pool.shutdown(wait=True, cancel_futures=has_failed)
