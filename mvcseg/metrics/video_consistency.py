@@ -147,20 +147,25 @@ def clip_consistency(pred: Tensor, raw_labels: Tensor, *, clip_lengths: Sequence
 
 def _steady_counts(pred: Tensor, raw_labels: Tensor, *, clip_lengths: Sequence[int]) -> list[Tensor]:
     """For each n ``(2, max(T - n, 0))`` int64: per clip, pixels with a steady label, and with both steady."""
-    if pred.device.type == "cpu":
-        counts = _packed_counts(pred.detach().numpy(), raw_labels.detach().numpy(), clip_lengths=clip_lengths)
-        return [torch.from_numpy(of_length) for of_length in counts]
+    if pred.device.type != "cpu":
+        return _counts_on_device(pred, raw_labels, clip_lengths=clip_lengths)
+    counts = _packed_counts(pred.detach().numpy(), raw_labels.detach().numpy(), clip_lengths=clip_lengths)
+    return [torch.from_numpy(of_length) for of_length in counts]
+
+
+def _counts_on_device(pred: Tensor, raw_labels: Tensor, *, clip_lengths: Sequence[int]) -> list[Tensor]:
     same_label = raw_labels[1:] == raw_labels[:-1]
     same_both = same_label & (pred[1:] == pred[:-1])
-    counts_on_device = []
+    counts = []
     for n in clip_lengths:
         clips = max(len(pred) - n, 0)
-        counts_on_device.append(
-            torch.stack([_all_of(rows, span=n - 1)[:clips].sum(dim=1) for rows in (same_label, same_both)])
-            if clips and n > 1
-            else torch.full((2, clips), pred.shape[1], device=pred.device)
-        )
-    return counts_on_device
+        if clips and n > 1:
+            counts.append(
+                torch.stack([_all_of(rows, span=n - 1)[:clips].sum(dim=1) for rows in (same_label, same_both)])
+            )
+        else:
+            counts.append(torch.full((2, clips), pred.shape[1], dtype=torch.int64, device=pred.device))
+    return counts
 
 
 def _packed_counts(

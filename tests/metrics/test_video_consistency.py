@@ -173,6 +173,15 @@ def test_bits_are_counted_without_numpy_2(monkeypatch: pytest.MonkeyPatch, gener
     assert torch.equal(clip_consistency(pred, labels, clip_lengths=(8,))[0], expected)
 
 
+@pytest.mark.parametrize("frames", [0, 1, 2, 9, 20])
+def test_other_devices_count_the_same(frames: int, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+    pred, labels = flickering(generator, frames, 6, 23), flickering(generator, frames, 6, 23)
+    expected = clip_consistency(pred, labels, clip_lengths=(1, 2, 8))
+    monkeypatch.setattr(video_consistency, "_steady_counts", video_consistency._counts_on_device)
+    for got, of_length in zip(clip_consistency(pred, labels, clip_lengths=(1, 2, 8)), expected, strict=True):
+        assert torch.equal(got, of_length)
+
+
 def test_number_of_threads_does_not_matter(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
     pred, labels = flickering(generator, 20, 6, 23), flickering(generator, 20, 6, 23)
     monkeypatch.setattr(video_consistency, "LEAST_BAND", 20)
