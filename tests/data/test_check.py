@@ -1,0 +1,141 @@
+"""``mvcseg data check``: every fault at once, lists where there are none."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mvcseg.data import VSPW
+from mvcseg.data.check import check_folder, find_faults
+from mvcseg.errors import DataError
+
+
+def make(root: Path, *videos: str, frames: int = 2, masks: bool = True) -> Path:
+    rng = np.random.default_rng(0)
+    for video in videos:
+        for kind in ("origin", "mask") if masks else ("origin",):
+            (root / "data" / video / kind).mkdir(parents=True)
+        for index in range(frames):
+            image = rng.integers(0, 256, (6, 10, 3), dtype=np.uint8)
+            Image.fromarray(image).save(root / f"data/{video}/origin/{index}.jpg")
+            if masks:
+                Image.fromarray(image[..., 0] % 3).save(root / f"data/{video}/mask/{index}.png")
+    (root / "label_num_dic_final.json").write_text(json.dumps({"others": "0", "road": "1", "sky": "2", "sea": "3"}))
+    return root
+
+
+def test_a_sound_folder_is_told_in_numbers(tmp_path: Path) -> None:
+    make(tmp_path, "a", "b", "c")
+    make(tmp_path, "d", masks=False)
+    steps: list[tuple[int, int]] = []
+    checked = check_folder(tmp_path, progress=lambda *step: steps.append(step))
+    assert (checked.videos, checked.frames, checked.labelled) == (4, 8, 3)
+    assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    masks = [np.array(Image.open(path)) for path in tmp_path.glob("data/*/mask/*.png")]
+    assert checked.pixels == {"road": np.sum(np.equal(masks, 1)), "sky": np.sum(np.equal(masks, 2)), "sea": 0}
+    text = str(checked)
+    assert "4, 3 with masks; 8 frames" in text
+    assert "never    sea" in text
+
+
+def test_lists_are_written_where_there_are_none(tmp_path: Path) -> None:
+    make(tmp_path, *(f"v{index}" for index in range(1, 12)))
+    make(tmp_path, "plain", masks=False)
+    checked = check_folder(tmp_path)
+    assert checked.written == ("train", "val", "test")
+    assert checked.splits == {"train": 9, "val": 2, "test": 1}
+    assert [video.name for video in VSPW(tmp_path, split="val")] == ["v5", "v10"]
+    assert [video.name for video in VSPW(tmp_path, split="test")] == ["plain"]
+    again = check_folder(tmp_path)
+    assert again.written == ()
+    assert again.splits == checked.splits
+
+
+@pytest.mark.parametrize(("count", "val"), [(1, None), (2, "v1\n"), (4, "v3\n"), (6, "v4\n")])
+def test_few_videos_still_leave_one_to_score(tmp_path: Path, count: int, val: str | None) -> None:
+    check_folder(make(tmp_path, *(f"v{index}" for index in range(count))))
+    assert (tmp_path / "val.txt").exists() == (val is not None)
+    assert val is None or (tmp_path / "val.txt").read_text() == val
+
+
+def test_lists_that_exist_stay_as_they_are(tmp_path: Path) -> None:
+    make(tmp_path, "a", "b")
+    (tmp_path / "val.txt").write_text("a")
+    checked = check_folder(tmp_path)
+    assert (tmp_path / "val.txt").read_text() == "a"
+    assert not (tmp_path / "train.txt").exists()
+    assert checked.unlisted == ("b",)
+    assert "in no list: 1 videos (b)" in str(checked)
+
+
+def test_names_that_are_no_utf8_can_be_listed(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    check_folder(make(tmp_path, name))
+    assert [video.name for video in VSPW(tmp_path, split="train")] == [name]
+
+
+def test_every_fault_is_found_at_once(tmp_path: Path) -> None:
+    make(tmp_path, "a", "b", "c", frames=4)
+    data = tmp_path / "data"
+    (data / "a/origin/0.jpg").write_bytes((data / "a/origin/0.jpg").read_bytes()[:200])
+    (data / "a/mask/1.png").unlink()
+    (data / "a/origin/2.jpg").unlink()
+    Image.new("RGB", (6, 10)).save(data / "a/origin/3.jpg")
+    Image.new("L", (10, 6), 4).save(data / "b/mask/0.png")
+    Image.new("RGB", (10, 6)).save(data / "b/mask/1.png")
+    Image.new("L", (4, 4)).save(data / "b/mask/2.png")
+    (data / "b/mask/3.png").write_bytes(b"")
+    for path in (data / "c/origin").iterdir():
+        path.unlink()
+    (data / "d").mkdir()
+    (tmp_path / "val.txt").write_text("a\nnowhere\n")
+    faults = find_faults(tmp_path)
+    for expected in (
+        "val.txt are missing",
+        "a/origin/0.jpg: cannot be read: ",
+        "a/origin/1.jpg: has no mask",
+        "a/mask/2.png: has no frame",
+        "a/origin/3.jpg: expected 6 x 10 pixels like 1.jpg, got 10 x 6",
+        "b/mask/0.png: expected raw mask values 0 (void), 1..3 or 255, got 4 in 60 pixels",
+        "b/mask/1.png: expected one 8-bit channel",
+        "b/mask/2.png: expected 6 x 10 pixels like 0.jpg, got 4 x 4",
+        "b/mask/3.png: expected a PNG label map",
+        "c/origin: expected images, got none",
+        "d/origin: cannot be read: No such file",
+    ):
+        assert sum(expected in fault for fault in faults) == 1, (expected, faults)
+    assert len(faults) == 11
+    with pytest.raises(DataError, match=": 11 faults\n") as raised:
+        check_folder(tmp_path)
+    assert all(fault in str(raised.value) for fault in faults)
+    assert not (tmp_path / "train.txt").exists()
+
+
+def test_many_faults_are_counted_and_the_first_twenty_told(tmp_path: Path) -> None:
+    make(tmp_path, "a", frames=30)
+    for path in (tmp_path / "data/a/mask").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=": 30 faults") as raised:
+        check_folder(tmp_path)
+    assert len(str(raised.value).splitlines()) == 22
+
+
+def test_a_broken_class_list_is_one_fault(tmp_path: Path) -> None:
+    make(tmp_path, "a")
+    (tmp_path / "label_num_dic_final.json").write_text("{")
+    assert ["expected JSON" in fault for fault in find_faults(tmp_path)] == [True]
+
+
+def test_another_folder_is_a_fault(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match=r"data: expected a folder with one folder a video, got none"):
+            check_folder(folder)
+
+
+def test_real_folders_are_sound(shared_data: Path) -> None:
+    assert find_faults(shared_data / "camvid") == []
