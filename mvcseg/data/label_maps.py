@@ -68,8 +68,9 @@ def write_label_map(path: str | os.PathLike[str], labels: Tensor, *, colours: ND
     image = Image.fromarray(labels.to("cpu", torch.uint8).contiguous().numpy(), mode="L")
     image.putpalette(_palette(colours))
     with write_aside(path) as part:
-        # Level 1 is the fast one; filters only hurt on label maps and Pillow leaves them out for palettes.
-        image.save(part, format="PNG", compress_level=1)
+        # Runs of equal bytes are nearly all there is to find in label maps: half the time of zlib's fastest level,
+        # and smaller files.
+        image.save(part, format="PNG", compress_type=_ZLIB_RUN_LENGTHS)
 
 
 class LabelFolder:
@@ -196,6 +197,7 @@ def read_classes(folder_or_file: str | os.PathLike[str]) -> list[str]:
     return [by_id[index] for index in range(count)]
 
 
+_ZLIB_RUN_LENGTHS = 3
 _GREY, _PALETTE = 0, 3
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 
