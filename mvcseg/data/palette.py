@@ -16,9 +16,9 @@ def class_colours(class_names: Sequence[str] | int) -> NDArray[np.uint8]:
     """Colours of the classes in their order, ``(K, 3)`` uint8 RGB.
 
     VSPW's 124 names get VSPW's own colours. Any other classes get the first K of one fixed list, so that a
-    class keeps its colour when others are added behind it: each next colour is the one of a regular grid
-    in RGB (16 levels a channel, CIELAB lightness 30 to 92) that lies farthest, in CIELAB, from black, white and
-    all before it.
+    class keeps its colour when others are added behind it: each next colour is the one of a regular grid in RGB (16
+    levels a channel, CIELAB lightness 30 to 92 and chroma up to 85) that lies farthest, in CIELAB, from black,
+    white and all before it.
 
     Args:
         class_names: names of the K classes, or K itself, 1 to 255.
@@ -47,7 +47,8 @@ def _distinct_colours() -> NDArray[np.uint8]:
     levels = np.arange(0, 256, 17)
     grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = _cielab(grid)
-    seen = (lab[:, 0] >= 30) & (lab[:, 0] <= 92)
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    seen = (lab[:, 0] >= 30) & (lab[:, 0] <= 92) & (chroma <= 85)
     grid, lab = grid[seen], lab[seen]
     anchors = _cielab(np.array([[0, 0, 0], [255, 255, 255]]))
     nearest = np.square(lab[:, None] - anchors).sum(axis=2).min(axis=1)
