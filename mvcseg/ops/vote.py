@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import DTypeError, ShapeError
+from mvcseg.ops.parallel import for_each_item
 from mvcseg.shapes import check_integer, check_num_classes
 
 _CHUNK = 1 << 16
 """Pixels worked on at once on the CPU: eight byte maps of a chunk and their counts stay in the cache."""
+_WIDE_CHUNK = 1 << 13
+"""Pixels of wider labels read at once, so that they leave the main memory once."""
 _Maps = npt.NDArray[Any]
 
 
@@ -111,20 +114,27 @@ def _vote_by_chunks(maps: _Maps, among_tied: bool) -> _Maps:
     """
     views, pixels = maps.shape
     winner = np.empty(pixels, dtype=maps.dtype)
-    open_pixels: list[npt.NDArray[np.intp]] = []
-    open_votes: list[_Maps] = []
-    for start in range(0, pixels, _CHUNK):
+    opened: dict[int, tuple[npt.NDArray[np.intp], _Maps]] = {}
+
+    def settle(number: int) -> None:
+        start = number * _CHUNK
         chunk = _narrowed(maps[:, start : start + _CHUNK])
         own = winner[start : start + _CHUNK]
         left = np.flatnonzero(_agreements(chunk, 0) < (views + 1) // 2 - 1)
         if 2 * len(left) > len(own):
             own[:] = _count(chunk, among_tied)
-            continue
-        own[:] = chunk[0]
-        open_pixels.append(left + start)
-        open_votes.append(np.take(chunk, left, axis=1))
-    if open_pixels:
-        where, votes = np.concatenate(open_pixels), np.concatenate(open_votes, axis=1)
+        else:
+            own[:] = chunk[0]
+            opened[number] = left + start, np.take(chunk, left, axis=1)
+
+    chunks = -(-pixels // _CHUNK)
+    if maps.dtype.itemsize == 1:  # bytes are voted in the time it takes to start threads
+        for number in range(chunks):
+            settle(number)
+    else:
+        for_each_item(settle, chunks)
+    if opened:
+        where, votes = (np.concatenate(part, axis=-1) for part in zip(*opened.values(), strict=True))
         for start in range(0, len(where), _CHUNK):
             winner[where[start : start + _CHUNK]] = _count(votes[:, start : start + _CHUNK], among_tied)
     return winner
@@ -134,8 +144,14 @@ def _narrowed(maps: _Maps) -> _Maps:
     """The same labels as bytes where bytes hold them."""
     if maps.dtype.itemsize == 1:
         return maps
-    used_bits = int(np.bitwise_or.reduce(np.bitwise_or.reduce(maps, axis=0)))
-    return maps.astype(np.uint8) if 0 <= used_bits <= 255 else maps
+    small = np.empty(maps.shape, dtype=np.uint8)
+    for start in range(0, maps.shape[1], _WIDE_CHUNK):
+        part = maps[:, start : start + _WIDE_CHUNK]
+        used_bits = int(np.bitwise_or.reduce(np.bitwise_or.reduce(part, axis=0)))
+        if not 0 <= used_bits <= 255:
+            return maps
+        small[:, start : start + _WIDE_CHUNK] = part
+    return small
 
 
 def _count(maps: _Maps, among_tied: bool) -> _Maps:
