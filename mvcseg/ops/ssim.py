@@ -63,20 +63,42 @@ def ssim(a: Tensor, b: Tensor, *, data_range: float, window: int = 7) -> Tensor:
         raise ConfigError(f"data_range: expected a number above 0, got {data_range!r}")
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     a, b = a.to(dtype), b.to(dtype)
+    if a.device.type != "cpu" or (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
+        return _plane_similarity(a, b, data_range, window).mean(dim=(-2, -1), dtype=torch.float64).to(dtype)
+    scores = torch.empty(a.shape[:2], dtype=dtype)
+    planes_a, planes_b, means = (x.detach().flatten(0, 1).numpy() for x in (a, b, scores))
+
+    def run(plane: int) -> None:
+        similarity = _plane_similarity(planes_a[plane], planes_b[plane], data_range, window)
+        means[plane] = similarity.mean(dtype=np.float64)
+
+    for_each_item(run, len(means))  # the same arithmetic in NumPy, planes in a pool of threads
+    return scores
+
+
+def _plane_similarity(a: _Values, b: _Values, data_range: float, window: int) -> _Values:
+    """SSIM of every window of planes ``(..., H, W)``, in their dtype."""
     mean_a, mean_b = _window_mean(a, window), _window_mean(b, window)
     sample = window**2 / (window**2 - 1)
-    var_a = sample * (_window_mean(a * a, window) - mean_a * mean_a)
-    var_b = sample * (_window_mean(b * b, window) - mean_b * mean_b)
-    cov = sample * (_window_mean(a * b, window) - mean_a * mean_b)
-    scores = _similarity(mean_a, mean_b, var_a, var_b, cov, data_range=data_range)
-    return scores.mean(dim=(-2, -1), dtype=torch.float64).to(dtype)
+    var_a: _Values = sample * (_window_mean(a * a, window) - mean_a * mean_a)
+    var_b: _Values = sample * (_window_mean(b * b, window) - mean_b * mean_b)
+    cov: _Values = sample * (_window_mean(a * b, window) - mean_a * mean_b)
+    return _similarity(mean_a, mean_b, var_a, var_b, cov, data_range=data_range)
 
 
-def _window_mean(values: Tensor, window: int) -> Tensor:
+def _window_mean(values: _Values, window: int) -> _Values:
     """Means over all windows: rows first, sums in float64, each axis rounded to the dtype of ``values``."""
     for axis in (-2, -1):
-        values = (_axis_sum(values.double(), axis, window) / window).to(values.dtype)
+        values = _like(_axis_sum(_double(values), axis, window) / window, values)
     return values
+
+
+def _double(values: _Values) -> _Values:
+    return values.double() if isinstance(values, Tensor) else values.astype(np.float64, copy=False)
+
+
+def _like(values: _Values, others: _Values) -> _Values:
+    return values.to(others.dtype) if isinstance(values, Tensor) else values.astype(others.dtype, copy=False)
 
 
 def label_ssim(a: Tensor, b: Tensor, *, num_classes: int, counted: Tensor | None = None, window: int = 7) -> Tensor:
@@ -246,8 +268,12 @@ def _window_sum(values: Tensor, window: int) -> Tensor:
     return _axis_sum(_axis_sum(values, -2, window), -1, window)
 
 
-def _axis_sum(values: Tensor, axis: int, window: int) -> Tensor:
-    return _run_sum(values, window, lambda x, first, last: x.narrow(axis, first, x.shape[axis] - first - last))
+def _axis_sum(values: _Values, axis: int, window: int) -> _Values:
+    def cut(values: _Values, first: int, last: int) -> _Values:
+        kept = slice(first, values.shape[axis] - last)
+        return values[..., kept, :] if axis == -2 else values[..., kept]
+
+    return _run_sum(values, window, cut)
 
 
 def _run_sum(values: _Values, window: int, cut: Callable[[_Values, int, int], _Values]) -> _Values:
