@@ -5,6 +5,7 @@
   if (!byId("viewer")) { makeSortable(); return; }
 
   const IGNORE = 255;
+  const MOST_PANELS = 8;
   const WRONG = [208, 32, 112], MOVED = [240, 150, 0];
   const MODES = { classes: "Classes", errors: "Errors", changes: "Changes" };
   const scrubber = byId("scrubber"), panelsBox = byId("panels");
@@ -347,7 +348,8 @@
     images = video.images.map((text) => Object.assign(new Image(), { src: `data:image/webp;base64,${text}` }));
     let key = 0;
     panels = [buildPanel("Frame", null, null), ...maps.map((map) => buildPanel(map.truth ? "Ground truth" : map.name, map, map.truth ? null : key++))];
-    panels.forEach((panel, i) => { panel.isShown = i < 6; });
+    // of many, the first and the last: what a chain of steps began with and came to
+    panels.forEach((panel, i) => { panel.isShown = i < 3 || i >= panels.length - MOST_PANELS + 3; });
     scrubber.max = images.length - 1;
     scrubber.disabled = images.length < 2;
     state.only.clear();

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,21 +20,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mvcseg.data.files import shown, write_aside
+from mvcseg.data.files import write_aside
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.report.changes import change_list
 from mvcseg.report.media import EmbeddedVideo, embed_video
 from mvcseg.report.tables import curve_figure, iou_table, score_table
+from mvcseg.report.text import counted, printable
 from mvcseg.segmenter import Video
 
 GROUND_TRUTH = "ground truth"
 """Name under which a page shows the ground truth."""
-OUTCOMES = {
-    "confirmed": "confirmed",
-    "unclear": "unclear, kept",
-    "failed": "no answer, kept",
-    "skipped": "not asked, kept",
-}
-"""What a page says of a region that kept its class, by the status in its row."""
 VSPW_FPS = 15.0
 """Frames per second of VSPW, and of a video that does not say."""
 
@@ -55,7 +49,8 @@ class PageVideo:
         changes: what a vision-language model was asked and what came of it, one row a region: ``frames``
             (first, last; from 0, both included), ``region`` (left, top, right, bottom in pixels of the frame, right and
             bottom excluded; or None), ``from`` and ``to`` (class id or name; or None), ``question``, ``answer``,
-            ``reason``, ``status``. The rows of `mvcseg.vlm.Change` are such; keys left out show as empty.
+            ``reason``, ``status``, ``pixels``. The rows of `mvcseg.vlm.Change` are such; keys left out show as
+            empty.
     """
 
     name: str
@@ -130,22 +125,20 @@ def write_page(
         for index, video in enumerate(videos)
     ]
     payload = {
-        "classes": [{"name": _text(name), "colour": colour} for name, colour in zip(class_names, table, strict=True)],
+        "classes": [
+            {"name": printable(name), "colour": colour} for name, colour in zip(class_names, table, strict=True)
+        ],
         "videos": [_payload(video, item) for video, item in zip(videos, embedded, strict=True)],
     }
-    changes = [
-        _change_row(change, index, class_names, table) for index, video in enumerate(videos) for change in video.changes
-    ]
     html = _render(
-        title=_text(title),
+        title=printable(title),
         summary=_summary(videos, class_names),
         scores=score_table(scores, lower_is_better=lower_is_better),
         iou=iou_table(class_iou or {}, class_names=class_names, colours=table),
-        videos=[{"name": _text(video.name)} for video in videos],
-        changes=changes,
-        changes_summary=_changes_summary(changes),
+        videos=[{"name": printable(video.name)} for video in videos],
+        changes=change_list([(video.name, video.changes) for video in videos], class_names=class_names, colours=table),
         curves=[curve_figure(name, points) for name, points in (curves or {}).items() if points],
-        notes=[_text(note) for note in notes],
+        notes=[printable(note) for note in notes],
         data=payload,
     )
     with write_aside(path) as aside:
@@ -200,7 +193,7 @@ def _payload(video: PageVideo, item: EmbeddedVideo) -> dict[str, object]:
     if names is not None and len(names) != len(video.frames):
         raise ShapeError(f"frame_names: expected {len(video.frames)}, one a frame, got {len(names)}")
     return {
-        "name": _text(video.name),
+        "name": printable(video.name),
         "width": item.size[0],
         "height": item.size[1],
         "fullWidth": item.full_size[0],
@@ -208,71 +201,21 @@ def _payload(video: PageVideo, item: EmbeddedVideo) -> dict[str, object]:
         "total": len(video.frames),
         "fps": float(video.fps or VSPW_FPS),
         "positions": item.positions,
-        "frameNames": None if names is None else [_text(names[i]) for i in item.positions],
+        "frameNames": None if names is None else [printable(names[i]) for i in item.positions],
         "images": item.images,
         "maps": [
-            {"name": _text(name), "truth": name == GROUND_TRUTH and video.labels is not None, "data": data}
+            {"name": printable(name), "truth": name == GROUND_TRUTH and video.labels is not None, "data": data}
             for name, data in item.maps.items()
         ],
         "present": item.present,
     }
 
 
-def _change_row(
-    change: Mapping[str, object], video: int, class_names: Sequence[str], colours: Sequence[str]
-) -> dict[str, object]:
-    """One change as the template shows it."""
-    first, last = _frame_range(change.get("frames"))
-    before, after = (_class_of(change.get(key), class_names, colours) for key in ("from", "to"))
-    box = change.get("region")
-    status = str(change.get("status") or "")
-    return {
-        "video": video,
-        "first": first,
-        "last": last,
-        "where": f"Frame {first + 1}" if first == last else f"Frames {first + 1}–{last + 1}",
-        "box": ",".join(str(int(side)) for side in box) if isinstance(box, Sequence) and len(box) == 4 else "",
-        "from_name": before[0],
-        "from_colour": before[1],
-        "to_name": after[0],
-        "to_colour": after[1],
-        "applied": status == "changed" if status else bool(after[0]) and after != before,
-        "outcome": OUTCOMES.get(status, "kept"),
-        **{key: _text(change.get(key) or "") for key in ("question", "answer", "reason")},
-    }
-
-
-def _frame_range(value: object) -> tuple[int, int]:
-    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(i, int) for i in value):
-        raise ConfigError(f"changes: expected frames (first, last), got {value!r}")
-    return value[0], value[1]
-
-
-def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:
-    """Name and colour of a class given by id or name."""
-    if isinstance(value, int) and 0 <= value < len(class_names):
-        return _text(class_names[value]), colours[value]
-    if value in class_names:
-        return _text(value), colours[list(class_names).index(str(value))]
-    return _text("" if value is None else value), "transparent"
-
-
-def _changes_summary(changes: Sequence[Mapping[str, object]]) -> str:
-    applied = sum(bool(change["applied"]) for change in changes)
-    kept = Counter(str(change["outcome"]) for change in changes if not change["applied"])
-    parts = [f"{applied:,} given another class", *(f"{number:,} {outcome}" for outcome, number in kept.items())]
-    return f"{_count(len(changes), 'region')}: {'; '.join(parts)}."
-
-
 def _summary(videos: Sequence[PageVideo], class_names: Sequence[str]) -> str:
     frames = sum(len(video.frames) for video in videos)
     return " · ".join(
-        (_count(len(videos), "video"), _count(frames, "frame"), _count(len(class_names), "class", "classes"))
+        (counted(len(videos), "video"), counted(frames, "frame"), counted(len(class_names), "class", "classes"))
     )
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _hex_colours(colours: Tensor | NDArray[np.uint8], class_names: Sequence[str]) -> list[str]:
@@ -285,8 +228,3 @@ def _hex_colours(colours: Tensor | NDArray[np.uint8], class_names: Sequence[str]
     if tuple(table.shape) != (len(class_names), 3):
         raise ConfigError(f"colours: expected ({len(class_names)}, 3) like class_names, got {tuple(table.shape)}")
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in table.tolist()]
-
-
-def _text(value: object) -> str:
-    """Printable text of a name: bytes that are no UTF-8 and control characters show as escapes."""
-    return " ".join(shown(line) for line in str(value).splitlines())

@@ -1,0 +1,109 @@
+"""What a vision-language model changed, as the list that a page shows: the largest regions first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from mvcseg.errors import ConfigError
+from mvcseg.report.text import counted, printable
+
+OUTCOMES = {
+    "confirmed": "confirmed",
+    "unclear": "unclear, kept",
+    "failed": "no answer, kept",
+    "skipped": "not asked, kept",
+}
+"""What a page says of a region that kept its class, by the status in its row."""
+IN_SIGHT = 6
+"""Changed regions that are not folded away."""
+MOST = 300
+"""Regions listed of those changed and of those kept; of more only the number is said."""
+
+
+def change_list(
+    videos: Sequence[tuple[str, Sequence[Mapping[str, object]]]], *, class_names: Sequence[str], colours: Sequence[str]
+) -> dict[str, object]:
+    """Changed and kept regions of all videos, by falling number of pixels.
+
+    Args:
+        videos: name and rows of each video, rows as `PageVideo.changes` describes them.
+        class_names: name of each class.
+        colours: ``#rrggbb`` of each class.
+
+    Returns:
+        ``summary`` and ``groups``: heading, rows, whether they are folded away, how many are left out.
+
+    Raises:
+        ConfigError: a row has no range of frames.
+    """
+    rows = [
+        _row(row, index, name if len(videos) > 1 else "", class_names, colours)
+        for index, (name, changes) in enumerate(videos)
+        for row in changes
+    ]
+    rows.sort(key=lambda row: -int(str(row["pixels"])))
+    changed = [row for row in rows if row["applied"]]
+    kept = [row for row in rows if not row["applied"]]
+    more = changed[IN_SIGHT:]
+    return {
+        "summary": _summary(rows),
+        "groups": [
+            _group("", changed[:IN_SIGHT]),
+            _group(f"{counted(len(more), 'smaller region')} given another class", more),
+            _group(f"{counted(len(kept), 'region')} that kept {'its' if len(kept) == 1 else 'their'} class", kept),
+        ],
+    }
+
+
+def _group(heading: str, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    return {"heading": heading, "rows": rows[:MOST], "left_out": max(0, len(rows) - MOST)}
+
+
+def _summary(rows: Sequence[Mapping[str, object]]) -> str:
+    if not rows:
+        return ""
+    applied = sum(bool(row["applied"]) for row in rows)
+    kept = Counter(str(row["outcome"]) for row in rows if not row["applied"])
+    parts = [f"{applied:,} given another class", *(f"{number:,} {outcome}" for outcome, number in kept.items())]
+    return f"{counted(len(rows), 'region')}: {'; '.join(parts)}."
+
+
+def _row(
+    change: Mapping[str, object], video: int, video_name: str, class_names: Sequence[str], colours: Sequence[str]
+) -> dict[str, object]:
+    """One region as the template shows it."""
+    first, last = _frame_range(change.get("frames"))
+    before, after = (_class_of(change.get(key), class_names, colours) for key in ("from", "to"))
+    box, status, pixels = change.get("region"), str(change.get("status") or ""), change.get("pixels")
+    where = f"Frame {first + 1}" if first == last else f"Frames {first + 1}–{last + 1}"
+    return {
+        "video": video,
+        "first": first,
+        "last": last,
+        "where": f"{printable(video_name)}, {where[0].lower()}{where[1:]}" if video_name else where,
+        "box": ",".join(str(int(side)) for side in box) if isinstance(box, Sequence) and len(box) == 4 else "",
+        "pixels": pixels if isinstance(pixels, int) else 0,
+        "from_name": before[0],
+        "from_colour": before[1],
+        "to_name": after[0],
+        "to_colour": after[1],
+        "applied": status == "changed" if status else bool(after[0]) and after != before,
+        "outcome": OUTCOMES.get(status, "kept"),
+        **{key: printable(change.get(key) or "") for key in ("question", "answer", "reason")},
+    }
+
+
+def _frame_range(value: object) -> tuple[int, int]:
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(i, int) for i in value):
+        raise ConfigError(f"changes: expected frames (first, last), got {value!r}")
+    return value[0], value[1]
+
+
+def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:
+    """Name and colour of a class given by id or name."""
+    if isinstance(value, int) and 0 <= value < len(class_names):
+        return printable(class_names[value]), colours[value]
+    if value in class_names:
+        return printable(value), colours[list(class_names).index(str(value))]
+    return printable("" if value is None else value), "transparent"
