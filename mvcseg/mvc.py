@@ -118,5 +118,7 @@ class MVCWrapper(nn.Module):
 
     def _terms(self, frames: Tensor, labels: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
         yield self.objective(self.segmenter, frames, labels)
-        masked = apply_mask(frames, self.mask(frames, generator=generator), fill=self.fill)
-        yield self.weight * self.objective(self.segmenter, masked, labels)
+        # The masked clip has no name here, so it is gone before the backward pass, where memory peaks.
+        yield self.weight * self.objective(
+            self.segmenter, apply_mask(frames, self.mask(frames, generator=generator), fill=self.fill), labels
+        )
