@@ -254,7 +254,9 @@ def check_data(options: argparse.Namespace) -> None:
     """``mvcseg data check``."""
     from mvcseg.data.check import check_folder
 
-    print(check_folder(options.folder))
+    with _bar("videos") as progress:
+        checked = check_folder(options.folder, progress=progress)
+    print(checked)
 
 
 def _frames_of(root: str, split: str) -> list[Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,20 @@ def test_inspect_tells_what_a_checkpoint_holds(inside: Path, capsys: pytest.Capt
     assert (facts["num_classes"], facts["class_names"]) == (3, NAMES)
     run("inspect in/model.safetensors")
     assert "class_names: sky, river, lake" in output(capsys)
+
+
+def test_checking_a_data_set_tells_what_it_holds_or_every_fault(
+    inside: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "set", "copy")
+    run("data check copy")
+    assert "18" in output(capsys)
+    Path("copy/data/pan/mask/00000003.png").unlink()
+    Path("copy/data/pan/mask/00000005.png").write_bytes(b"no image")
+    run("data check copy", status=1)
+    told = capsys.readouterr().err
+    assert "00000003" in told
+    assert "00000005" in told
 
 
 @pytest.mark.parametrize(
