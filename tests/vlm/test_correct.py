@@ -302,6 +302,20 @@ def test_result_does_not_depend_on_concurrency_and_keeps_to_it() -> None:
     assert 1 < four.most_at_once <= 4
 
 
+def test_no_more_images_are_in_memory_than_questions_under_way() -> None:
+    video, labels = many()
+    vlm, ahead = ByColour(pause=0.002), []
+
+    class Counted(Lazy):
+        def __getitem__(self, index: slice) -> Tensor:
+            ahead.append(len(ahead) - finished[0])
+            return super().__getitem__(index)
+
+    finished = [0]
+    correct(Counted(video), labels, vlm, concurrency=3, progress=lambda done, total: finished.__setitem__(0, done))
+    assert max(ahead) < 3
+
+
 def test_progress_counts_to_the_number_of_questions() -> None:
     calls: list[tuple[int, int]] = []
     correct(*scene(), ByColour(), progress=lambda done, total: calls.append((done, total)))

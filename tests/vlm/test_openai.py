@@ -127,6 +127,13 @@ def test_refusal_that_will_not_change_is_not_repeated(chat_server: Any, status: 
     assert len(chat_server.requests) == 1
 
 
+def test_key_in_a_refusal_is_removed(chat_server: Any) -> None:
+    chat_server.script = [chat_server.sends(f'{{"error": {{"message": "bad key {KEY}!"}}}}'.encode(), status=401)]
+    with pytest.raises(VLMAnswerError, match=r"bad key \*\*\*!") as caught:
+        client(chat_server)([image()], QUESTION)
+    assert KEY[10:] not in str(caught.value)
+
+
 def test_hang_ends_at_the_time_out(chat_server: Any) -> None:
     chat_server.script = [chat_server.hangs()]
     start = time.monotonic()

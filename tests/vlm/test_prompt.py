@@ -161,6 +161,11 @@ def test_own_words_of_another_prompt_are_removed() -> None:
     assert parse_answer(answer, choices=WATER, noun="sea water", question=question) == "lake"
 
 
+def test_question_repeated_whole_says_nothing_wherever_its_choices_stand() -> None:
+    question = question_text("water", WATER, prompt="What is the {stuff}? One of: {classes}.")
+    assert parse_answer(f"{question} It is a lake.", choices=WATER, noun="water", question=question) == "lake"
+
+
 def test_names_with_signs_are_found() -> None:
     assert parse_answer("It is a car/van.", choices=["car/van", "bus"]) == "car/van"
 
