@@ -19,6 +19,7 @@ from mvcseg.data.vspw import check_raw_values, class_ids
 from mvcseg.errors import ConfigError, DataError, ShapeError
 from mvcseg.metrics import MeanIoU, VideoConsistency
 from mvcseg.report import PageVideo, write_page
+from mvcseg.report.tables import STEADINESS
 from mvcseg.segmenter import IGNORE_INDEX, Video
 from mvcseg.shapes import MAX_CLASSES
 from mvcseg.vlm.changes import read_changes
@@ -29,8 +30,6 @@ CLIP_LENGTHS = (8, 16)
 """Window lengths of the consistency scores, as VSPW reports them."""
 READ_AT_ONCE = 16
 """Label maps held in memory where a whole video is not needed."""
-STEADINESS = "changed pixels"
-"""Score of a video without ground truth: share of pixels whose class differs from the frame before."""
 
 
 def report(

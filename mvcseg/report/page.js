@@ -224,8 +224,9 @@
         const own = (room - gap * (c - 1)) / c, fitting = (height / Math.ceil(n / c) - 46) * video.width / video.height;
         widths.push(Math.max(Math.min(own, fitting), Math.min(own, 320)));
       }
-      width = Math.max(0, ...widths);
-      columns = widths.indexOf(width) + 1;
+      // beside one another rather than below, where that costs little
+      columns = widths.findLastIndex((each) => each >= 0.9 * Math.max(...widths)) + 1;
+      width = widths[columns - 1] ?? 0;
     }
     panelsBox.style.setProperty("--columns", Math.max(columns, 1));
     panelsBox.style.setProperty("--width", `${Math.floor(width)}px`);

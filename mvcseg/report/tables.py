@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mvcseg.errors import ConfigError
 
+STEADINESS = "changed pixels"
+"""Score of a video without ground truth: share of pixels whose class differs from the frame before."""
 CURVE_POINTS = 400
 """Most points drawn of a training curve; more are averaged in equal runs."""
 CURVE_BOX = (320.0, 5.0, 105.0)
@@ -139,6 +141,8 @@ def _meaning(column: str) -> str:
     """One sentence on a score this library knows."""
     if column == "mIoU":
         return "intersection over union of the true and the predicted pixels of a class, averaged over classes."
+    if column == STEADINESS:
+        return "whose predicted class differs from the frame before: how steady a prediction is, not how right."
     if match := re.fullmatch(r"VC(\d+)", column):
         return f"of the pixels whose true class stays for {match[1]} frames, the share whose prediction stays too."
     return ""
