@@ -219,14 +219,16 @@ def report(options: argparse.Namespace) -> None:
     """``mvcseg report``."""
     from mvcseg.reporting import report as write_report
 
-    page = write_report(
-        options.video,
-        options.predictions,
-        labels=options.labels,
-        changes=options.changes,
-        run=options.run,
-        out=options.out,
-    )
+    with _frame_progress() as progress:
+        page = write_report(
+            options.video,
+            options.predictions,
+            labels=options.labels,
+            changes=options.changes,
+            run=options.run,
+            out=options.out,
+            progress=progress,
+        )
     print(shown(page))
 
 
