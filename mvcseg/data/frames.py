@@ -21,7 +21,8 @@ class FrameFolder:
     in them by value; hidden files and files that are no image (by their ending) do not count.
 
     Args:
-        folder: folder of jpg, jpeg, png, bmp or webp images, or a VSPW video folder (its ``origin/`` is used).
+        folder: folder of jpg, jpeg, png, bmp or webp images, or a VSPW video folder (its ``origin/`` is used,
+            which may be given itself).
 
     Attributes:
         name: the folder's name (a VSPW video's own, not ``origin``).
@@ -36,7 +37,8 @@ class FrameFolder:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         path = Path(folder)
-        self.name = Path(os.path.abspath(path)).name  # noqa: PTH100 - Path.resolve would follow links
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links
+        self.name = absolute.parent.name if absolute.name == "origin" else absolute.name
         self.folder = path / "origin" if (path / "origin").is_dir() else path
         self._paths = list_images(self.folder)
         if not self._paths:

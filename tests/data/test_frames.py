@@ -48,6 +48,10 @@ def test_a_vspw_video_folder_gives_its_origin_under_its_own_name(tmp_path: Path)
     assert (video.name, len(video)) == ("1001_x", 7)
 
 
+def test_origin_itself_has_its_videos_name(tmp_path: Path) -> None:
+    assert open_video(write_frames(tmp_path / "pan" / "origin")).name == "pan"
+
+
 def test_the_name_of_a_relative_path_is_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(write_frames(tmp_path / "clip"))
     assert open_video(".").name == "clip"
