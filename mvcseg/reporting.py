@@ -28,6 +28,8 @@ LOG_FILE = "log.jsonl"
 """Name of the log in a training run's folder."""
 CLIP_LENGTHS = (8, 16)
 """Window lengths of the consistency scores, as VSPW reports them."""
+ONE_VIDEO = "The scores are of this video alone; a data set's are taken over all its videos together."
+NO_TRUTH = "Without ground truth nothing here says whether a class is right."
 READ_AT_ONCE = 16
 """Label maps held in memory where a whole video is not needed."""
 
@@ -123,7 +125,7 @@ def report(
         lower_is_better=(STEADINESS,),
         class_iou=class_iou,
         curves=None if run is None else _read_curves(Path(run)),
-        notes=[*_sources(video, predictions, labels), *notes],
+        notes=[NO_TRUTH if labels is None else ONE_VIDEO, *notes],
         progress=lambda done, total: tell("write the page", done, total),
     )
 
@@ -260,20 +262,6 @@ def _read_curves(run: Path) -> dict[str, list[tuple[float, float]]]:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 curves.setdefault(str(key), []).append((step, float(value)))
     return {key: points for key, points in curves.items() if key != "seconds"}
-
-
-def _sources(
-    video: str | os.PathLike[str],
-    predictions: Sequence[str | os.PathLike[str]],
-    labels: str | os.PathLike[str] | None,
-) -> list[str]:
-    names = ", ".join(shown(path) for path in predictions)
-    truth = (
-        "Without ground truth nothing here says whether a class is right."
-        if labels is None
-        else f"Ground truth: {shown(labels)}. Scores are of this video alone."
-    )
-    return [f"Video: {shown(video)}. Predictions: {names}. {truth}"]
 
 
 def _silent(what: str, done: int, total: int) -> None:
