@@ -210,17 +210,7 @@ def _begin(target: Path, video: NamedVideo, settings: dict[str, Any]) -> set[str
     except OSError as error:
         raise DataError(f"{shown(target)}: cannot be written: {error.strerror or error}") from error
     if path.exists():
-        found = read_json(path)
-        other = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
-        if other:
-            told = [key for key in other if key in ("clip_length", "views", "tie", "short_side", "raw_ids", "model")]
-            was = "; ".join(
-                f"{key} was {found.get(key)!r}, is {wanted[key]!r}" for key in told if isinstance(found, dict)
-            )
-            raise DataError(
-                f"{shown(target)}: begun with another {' and '.join(other)}{f' ({was})' if was else ''}; continue "
-                "with the same, or choose another output folder"
-            )
+        _check_record(target, read_json(path), wanted)
     elif stems:
         raise DataError(
             f"{shown(target)}: holds {len(stems)} label maps that no run recorded; choose another output folder"
@@ -234,6 +224,20 @@ def _begin(target: Path, video: NamedVideo, settings: dict[str, Any]) -> set[str
     remove_stale_parts(target)
     write_json(path, wanted)
     return stems
+
+
+def _check_record(target: Path, found: Any, wanted: dict[str, Any]) -> None:
+    record = found if isinstance(found, dict) else {}
+    other = [key for key in wanted if record.get(key) != wanted[key]]
+    if not other:
+        return
+    # What the user typed is told with both values; digests and lists of names would fill the screen.
+    typed = [key for key in other if key in ("clip_length", "tie", "short_side", "raw_ids", "model") and key in record]
+    values = "; ".join(f"{key} was {record[key]!r}, is {wanted[key]!r}" for key in typed)
+    raise DataError(
+        f"{shown(target)}: begun with another {' and '.join(other)}{f' ({values})' if values else ''}; continue with "
+        "the same, or choose another output folder"
+    )
 
 
 def _fingerprint(video: NamedVideo) -> dict[str, Any]:

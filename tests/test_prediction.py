@@ -171,6 +171,18 @@ def test_only_clips_that_lack_a_label_map_are_predicted_again(tmp_path: Path) ->
     assert contents(tmp_path) == before
 
 
+def test_a_stream_is_whole_or_done_again(tmp_path: Path) -> None:
+    run(tmp_path, Streaming())
+    before = contents(tmp_path)
+    segmenter = Streaming()
+    assert run(tmp_path, segmenter) == Predicted(videos=1, written=0, kept=7)
+    assert segmenter.calls == 0
+    (tmp_path / "clip" / "0007.png").unlink()
+    assert run(tmp_path, segmenter) == Predicted(videos=1, written=7, kept=0)
+    assert segmenter.calls == 3
+    assert contents(tmp_path) == before
+
+
 def test_progress_counts_frames(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     run(tmp_path, progress=lambda *step: told.append(step))
@@ -260,14 +272,14 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path: Path) ->
     [
         ({"clip_length": 4}, "clip_length was 3, is 4"),
         ({"short_side": 40}, "short_side was None, is 40"),
-        ({"views": [View()]}, "views was None, is"),
+        ({"views": [View()]}, "begun with another views and tie"),
         ({"model": "b"}, "model was '', is 'b'"),
     ],
 )
 def test_other_settings_are_never_mixed_in(tmp_path: Path, options: dict[str, object], told: str) -> None:
     run(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(DataError, match=rf"clip: begun with another .*{told}.*choose another output folder"):
+    with pytest.raises(DataError, match=rf"clip: .*{told}.*choose another output folder"):
         run(tmp_path, **options)
     assert contents(tmp_path) == before
 
