@@ -128,8 +128,9 @@ def train(
                     lr=config.learning_rate * factor,
                     seconds=round(time.perf_counter() - start, 4),
                 )
+            shown_scores = {key: f"{value:.3f}" for key, value in scores.items()}
+            bar.set_postfix(loss=f"{sum(losses):.3f}", **shown_scores, refresh=False)
             bar.update()
-            bar.set_postfix(loss=f"{sum(losses):.3f}", **{key: f"{value:.3f}" for key, value in scores.items()})
             is_last = step + 1 == config.steps
             if config.eval_every and (is_last or (step + 1) % config.eval_every == 0):
                 scores = _evaluate(segmenter, judged, config, accelerator)
@@ -329,7 +330,12 @@ def _resumed(accelerator: Any, out: Path) -> int:
 def _progress(total: int, done: int, *, is_main: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, initial=done, desc="train", unit="step", delay=2, file=sys.stderr, disable=not is_main)
+    # A file or pipe keeps every redraw as a line, so there the bar is drawn twice a minute.
+    pause = 0.2 if sys.stderr.isatty() else 30
+    return tqdm(
+        total=total, initial=done, desc="train", unit="step", delay=2, mininterval=pause, file=sys.stderr,
+        disable=not is_main,
+    )  # fmt: skip
 
 
 def _null_if_nan(value: float) -> float | None:
