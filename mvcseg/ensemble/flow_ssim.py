@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -173,8 +172,13 @@ def _as_float(frames: Tensor) -> Tensor:
     if frames.device.type != "cpu":
         return frames / 255
     result = torch.empty(frames.shape)
-    whole, part = np.float32(255), result.numpy()
-    for_each_item(lambda index: np.divide(frames[index].numpy(), whole, out=part[index]), len(frames))
+    values, scaled = frames.numpy(), result.numpy()
+
+    def scale(index: int) -> None:
+        scaled[index] = values[index]
+        scaled[index] /= 255
+
+    for_each_item(scale, len(frames))
     return result
 
 

@@ -198,13 +198,17 @@ def _losses_of_disagreement(a: _Array, b: _Array, keep: _Array, num_classes: int
     a, b, differs = (np.ascontiguousarray(x[box]).reshape(-1) for x in (a, b, differs))
     kept = keep[box[0].start : box[0].stop - window + 1, box[1].start : box[1].stop - window + 1]
     width = kept.shape[1] + window - 1
-    kept = np.pad(kept, ((0, 0), (0, window - 1))).reshape(-1)[: len(a) - (window - 1) * (width + 1)]
+    kept = np.pad(kept, ((0, 0), (0, window - 1))).reshape(-1)
     where = np.flatnonzero(differs)
-    classes = np.bincount(a[where], minlength=256) + np.bincount(b[where], minlength=256)
-    for index in np.flatnonzero(classes[:num_classes]):
-        one_a, one_b = (a == index).view(np.uint8), (b == index).view(np.uint8)
+    in_a, in_b = a[where], b[where]
+    for index in np.flatnonzero(np.bincount(in_a, minlength=256) + np.bincount(in_b, minlength=256)):
+        if index >= num_classes:
+            break
+        about = where[(in_a == index) | (in_b == index)] // width
+        first, last = max(int(about[0]) - window + 1, 0) * width, (int(about[-1]) + window) * width
+        one_a, one_b = (a[first:last] == index).view(np.uint8), (b[first:last] == index).view(np.uint8)
         n_a, n_b, n_differ = (_flat_window_sum(x, width, window) for x in (one_a, one_b, one_a ^ one_b))
-        touched = np.flatnonzero((n_differ != 0) & kept)
+        touched = np.flatnonzero((n_differ != 0) & kept[first:][: len(n_differ)])
         losses[index] = _losses(n_a[touched], n_b[touched], n_differ[touched], window).sum()
     return losses
 
