@@ -160,7 +160,6 @@ def _counter(
 def _render(*, data: Mapping[str, object], **values: object) -> str:
     """The page's text: the template with style and script inside, everything else escaped."""
     from jinja2 import Environment, PackageLoader
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("mvcseg.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -171,10 +170,10 @@ def _render(*, data: Mapping[str, object], **values: object) -> str:
     block = json.dumps(data, separators=(",", ":"), allow_nan=False)
     block = block.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return environment.get_template("page.html.jinja").render(
-        style=Markup(style),
-        script=Markup(script),
+        style=style,
+        script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
-        data=Markup(block),
+        data=block,
         **values,
     )
 
