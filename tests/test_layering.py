@@ -53,9 +53,8 @@ def imports_of(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             assert node.level == 0, f"{path.name}: imports are absolute"
-            names = (
-                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "mvcseg" else [node.module]
-            )
+            members = [f"mvcseg.{alias.name}" for alias in node.names if not alias.name.startswith("__")]
+            names = members if node.module == "mvcseg" else [node.module]
         else:
             continue
         units |= {unit_of(name.removeprefix("mvcseg.")) for name in names if name.startswith("mvcseg.")}
