@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 
 from mvcseg.data.clips import Clip, ClipDataset
 from mvcseg.data.files import shown
-from mvcseg.data.vspw import VSPW
-from mvcseg.errors import CheckpointError, MissingExtraError, TrainingError
+from mvcseg.data.vspw import VSPW, VSPWVideo
+from mvcseg.errors import CheckpointError, DataError, MissingExtraError, TrainingError
 from mvcseg.inference import predict_labels
 from mvcseg.losses import PixelObjective
 from mvcseg.metrics import MeanIoU, VideoConsistency
@@ -89,7 +89,8 @@ def train(
     accelerator = _accelerator()
     run_folder.check_folder(out, config, resume=resume)
     data = VSPW(root, split=split)
-    judged = list(VSPW(root, split=config.eval_split)) if config.eval_every else []
+    videos = _labelled(data)
+    judged = _labelled(VSPW(root, split=config.eval_split)) if config.eval_every else []
     # Every process looks before the first one writes.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -104,7 +105,7 @@ def train(
     done = _resumed(accelerator, out)
     if accelerator.is_main_process:
         run_folder.cut_log(out, last_step=done)
-    clips = _clips(config, list(data), world=accelerator.num_processes)
+    clips = _clips(config, videos, world=accelerator.num_processes)
     batches = _batches(clips, config, accelerator, first_step=done)
 
     scores: dict[str, float] = {}
@@ -151,6 +152,18 @@ def train(
     return TrainResult(model=out / run_folder.MODEL_FILE, steps=config.steps, scores=scores)
 
 
+def _labelled(data: VSPW) -> list[VSPWVideo]:
+    """The videos of a split that carry labels.
+
+    Raises:
+        DataError: there is none.
+    """
+    videos = [video for video in data if video.has_masks]
+    if not videos:
+        raise DataError(f"{shown(data.root)}: no video of {data.split}.txt has a mask/ folder to learn from or score")
+    return videos
+
+
 def _accelerator() -> Any:
     try:
         from accelerate import Accelerator
@@ -169,9 +182,9 @@ def _new_segmenter(config: TrainConfig, *, class_names: Sequence[str]) -> Compac
     return segmenter.train()
 
 
-def _clips(config: TrainConfig, videos: Sequence[Any], *, world: int) -> ClipDataset:
+def _clips(config: TrainConfig, videos: Sequence[VSPWVideo], *, world: int) -> ClipDataset:
     return ClipDataset(
-        [video for video in videos if video.labels is not None],
+        videos,
         clip_length=config.clip_length,
         crop_size=config.crop_size,
         strides=config.strides,

@@ -197,6 +197,22 @@ def test_a_missing_split_or_frame_is_named(root: Path, tmp_path: Path) -> None:
         train(CONFIG, root=broken, out=tmp_path / "run")
 
 
+def test_videos_without_labels_are_left_out_and_a_split_of_them_refused(
+    finished: Path, root: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "toy"
+    shutil.copytree(root, bare)
+    name = (bare / "val.txt").read_text().strip()
+    shutil.copytree(bare / "data" / name / "origin", bare / "data" / "bare" / "origin")
+    with (bare / "train.txt").open("a") as file:
+        file.write("bare\n")
+    train(CONFIG, root=bare, out=tmp_path / "run")
+    assert_same_run(tmp_path / "run", finished)
+    (bare / "val.txt").write_text("bare\n")
+    with pytest.raises(DataError, match=r"no video of val\.txt has a mask/ folder"):
+        train(CONFIG, root=bare, out=tmp_path / "other")
+
+
 def test_a_broken_checkpoint_is_named(finished: Path, root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished, out)
