@@ -99,7 +99,9 @@ def _predict(commands: Commands) -> None:
         "  mvcseg predict clip.mp4 --checkpoint model.safetensors --out masks\n"
         "  mvcseg predict --vspw VSPW_480p --split val --segmenter mine.py:build --out masks",
     )
-    parser.add_argument("video", nargs="?", metavar="VIDEO|DIR", help="video file or folder of frames")
+    parser.add_argument(
+        "video", nargs="?", metavar="VIDEO|DIR|-", help="video file, folder of frames, or - to read a file from a pipe"
+    )
     _data_set(parser, required=False)
     _model(parser)
     _prediction(parser)

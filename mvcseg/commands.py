@@ -49,17 +49,14 @@ def predict(options: argparse.Namespace) -> None:
         raise UsageError("predict: expected either VIDEO or --vspw ROOT --split S")
     if (options.vspw is None) != (options.split is None):
         raise UsageError("predict: --vspw and --split go together")
-    videos = [data.open_video(options.video)] if options.vspw is None else _frames_of(options.vspw, options.split)
-    if options.shard is not None:
-        videos = shard(videos, options.shard)
     device = loading.choose_device(options.device)
     if options.checkpoint is not None:
         loaded = loading.load_checkpoint(options.checkpoint, device=device)
     else:
         loaded = loading.load_function(options.segmenter, device=device)
-    with _frame_progress() as progress:
+    with _videos_of(options) as videos, _frame_progress() as progress:
         done = predict_to_folder(
-            videos,
+            videos if options.shard is None else shard(videos, options.shard),
             loaded.segmenter,
             out=options.out,
             class_names=loaded.class_names,
@@ -261,8 +258,16 @@ def check_data(options: argparse.Namespace) -> None:
     print(checked)
 
 
-def _frames_of(root: str, split: str) -> list[Any]:
-    return [video.frames for video in data.VSPW(root, split=split)]
+@contextmanager
+def _videos_of(options: argparse.Namespace) -> Iterator[list[Any]]:
+    """The split's videos, the one named, or the one on standard input."""
+    if options.vspw is not None:
+        yield [video.frames for video in data.VSPW(options.vspw, split=options.split)]
+    elif options.video == "-":
+        with data.spool_video(sys.stdin.buffer) as video:
+            yield [video]
+    else:
+        yield [data.open_video(options.video)]
 
 
 def _label_folder(prediction: str, video: Any) -> data.LabelFolder:

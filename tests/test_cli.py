@@ -126,6 +126,16 @@ def test_a_checkpoint_predicts_a_video_file_with_views_at_another_size(inside: P
     assert read_label_map(maps[0]).shape == (40, 56)
 
 
+@pytest.mark.slow
+def test_a_video_is_read_from_a_pipe(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "mvcseg", "predict", "-", "--segmenter", "in/mine.py:build", "--out", "piped"]
+    with Path("in/pan.mp4").open("rb") as video:
+        subprocess.run(command, stdin=video, check=True, capture_output=True)
+    run("predict in/pan.mp4 --segmenter in/mine.py:build --out masks")
+    for name in ("00000000.png", "00000017.png"):
+        assert Path("piped/stdin", name).read_bytes() == Path("masks/pan", name).read_bytes()
+
+
 def test_shards_share_the_videos(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("predict --vspw in/set --split val --segmenter in/mine.py:build --shard 2/2 --out masks")
     assert "0 videos" in output(capsys)
