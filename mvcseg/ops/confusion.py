@@ -22,6 +22,8 @@ CHUNK = 1 << 20
 """Pixels counted at a time; OpenCV counts in float32, which is exact below 2**24."""
 DENSE = 1 / 12
 """Share of pixels unlike their left neighbour from which runs no longer pay."""
+SAMPLE = 1 << 16
+"""Pixels by which that share is judged."""
 
 
 def confusion_matrix(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
@@ -114,17 +116,23 @@ def _count_pairs(rows: NDArray[np.uint8], columns: NDArray[np.uint8]) -> NDArray
     Label maps are mostly runs of one pair, so runs are counted, weighted by their length. Where they are not, OpenCV's
     histogram counts every pixel, several times as fast as NumPy's bincount.
     """
-    changes = rows[1:] != rows[:-1]
-    changes |= columns[1:] != columns[:-1]
-    cv2 = _opencv() if np.count_nonzero(changes) > DENSE * len(rows) else None
+    is_dense = np.count_nonzero(_changes(rows[:SAMPLE], columns[:SAMPLE])) > DENSE * min(len(rows), SAMPLE)
+    cv2 = _opencv() if is_dense else None
     if cv2 is not None:
         counts: NDArray[np.float32] = cv2.calcHist(
             [rows[None], columns[None]], [0, 1], None, [256, 256], [0, 256, 0, 256]
         )
         return counts
-    last = np.append(np.flatnonzero(changes), len(rows) - 1)
+    last = np.append(np.flatnonzero(_changes(rows, columns)), len(rows) - 1)
     pairs = rows[last].astype(np.int64) * 256 + columns[last]
     return np.bincount(pairs, weights=np.diff(last, prepend=-1), minlength=256 * 256).reshape(256, 256)
+
+
+def _changes(rows: NDArray[np.uint8], columns: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where the next pair is another one."""
+    changes: NDArray[np.bool_] = rows[1:] != rows[:-1]
+    changes |= columns[1:] != columns[:-1]
+    return changes
 
 
 def _count_on_device(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
