@@ -165,9 +165,10 @@ def _rate(selection: Results) -> str:
 
 
 def _chain(chain: Results, *, split: str) -> str:
-    keys = (*_SCORES, "TC farneback", "TC raft")
-    rows = [[row["step"], *(f"{row[key]:.2f}" for key in keys)] for row in chain["rows"] if row["split"] == split]
-    return _table(["labels", *_SCORES, "TC, Farneback", "TC, RAFT"], rows)
+    mine = [row for row in chain["rows"] if row["split"] == split]
+    keys = [key for key in (*_SCORES, "TC farneback", "TC raft") if key in mine[0]]
+    rows = [[row["step"], *(f"{row[key]:.2f}" for key in keys)] for row in mine]
+    return _table(["labels", *(key.replace("TC f", "TC, F").replace("TC raft", "TC, RAFT") for key in keys)], rows)
 
 
 def _training(training: Results) -> str:
@@ -175,11 +176,10 @@ def _training(training: Results) -> str:
     for row in training["rows"]:
         scores = [f"{row[split][key]:.2f}" for split in ("val", "test") for key in _SCORES]
         name = {"plain": "plain", "mvc": "MVC"}[row["run"]]
-        rows.append([name, str(row["steps"]), f"{row['seconds_a_step']:.2f}", f"{row['loss_clean']:.3f}", *scores])
+        rows.append([name, str(row["steps"]), f"{row['loss_clean']:.3f}", *scores])
     head = [
         "run",
         "steps",
-        "s a step",
         "clean loss",
         *(f"{split} {key}" for split in ("val", "test") for key in _SCORES),
     ]

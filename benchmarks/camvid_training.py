@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from camvid_scores import percent
@@ -29,17 +28,13 @@ def measure(root: Path, *, folder: Path | None = None) -> dict:
             return measure(root, folder=Path(name))
     rows = []
     for run in RUNS:
-        start = time.perf_counter()
         config = HERE / f"camvid_{run}.json"
         _mvcseg("train", "--vspw", root, "--config", config, "--out", folder / run, "--resume")
-        seconds = time.perf_counter() - start
         log = [json.loads(line) for line in (folder / run / "log.jsonl").read_text().splitlines()]
         steps = [row for row in log if "loss_clean" in row]
         row = {
             "run": run,
             "steps": len(steps),
-            "seconds": round(seconds, 1),
-            "seconds_a_step": sorted(row["seconds"] for row in steps)[len(steps) // 2],
             "loss_clean": sum(row["loss_clean"] for row in steps[-LAST_STEPS:]) / len(steps[-LAST_STEPS:]),
         }
         for split in SPLITS:

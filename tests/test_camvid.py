@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -98,3 +99,65 @@ def test_raft_small_keeps_sizes_that_are_no_multiple_of_eight(benchmark, shared_
     raft = benchmark("raft_small").load_raft_small(weights, iterations=1)
     frames = torch.rand(2, 3, 90, 131)
     assert raft(frames, frames).shape == (2, 2, 90, 131)
+
+
+def test_study_labels_equal_the_librarys_own(benchmark, shared_data):
+    study = benchmark("camvid_study")
+    scores = benchmark("camvid_scores")
+    frames, labels = read(shared_data, FRAMES[:1])
+    clip = scores.Clip("a", "val", 0, frames[..., 100:180, 60:148], labels[..., 100:180, 60:148], labels)
+    nets = {name: getattr(benchmark("camvid_segmenters"), name)() for name in study.NETS}
+    agreement = study.check_composition(clip, nets, study.predict(clip, nets, cache=None))
+    assert set(agreement) >= {"espnet", "enet 0.9 1.0 1.1 1.2 flip among-tied", "average"}
+    for name, share in agreement.items():
+        # the mean over views resizes float frames there and bytes here: a few pixels near a draw may differ
+        assert share > 0.99 if name.endswith("mean") else share == 1
+
+
+def test_tables_of_the_page_are_those_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = importlib.import_module("camvid_tables")
+    results = json.loads((BENCHMARKS / "results" / "camvid.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "camvid.md").read_text()
+    assert set(results) >= {"tta", "selection", "chain", "training"}
+    assert all(f"<!-- table: {name} -->" in page for name in tables.TABLES)
+    assert tables.renewed(page, results) == page
+
+
+def test_measured_scores_are_the_published_ones(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = importlib.import_module("camvid_tables")
+    results = json.loads((BENCHMARKS / "results" / "camvid.json").read_text())
+    rows = {(row["split"], row["step"]): row for row in results["chain"]["rows"]}
+    for (split, net), published in tables.PUBLISHED.items():
+        found = rows[split, tables.CHAIN[net]]
+        assert [found["mIoU"], found["VC8"], found["VC16"]] == pytest.approx(published, abs=0.05)
+
+
+def test_stored_flow_computes_each_pair_once(benchmark):
+    scores = benchmark("camvid_scores")
+    asked = []
+
+    def flow(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        asked.append(len(source))
+        return (target - source)[:, :2]
+
+    frames = torch.rand(4, 3, 8, 9)
+    stored = scores.StoredFlow(flow)
+    first = stored(frames[1:], frames[:-1])
+    assert torch.equal(first, flow(frames[1:], frames[:-1]))
+    asked.clear()
+    assert torch.equal(stored(frames[2:], frames[1:-1]), first[1:])
+    assert not asked
+
+
+def test_spread_of_no_difference_is_nothing(benchmark, generator):
+    scores = benchmark("camvid_scores")
+    labels = torch.randint(0, CLASSES, (23, 6, 7), generator=generator)
+    clip = scores.Clip("a", "val", 0, torch.zeros(23, 3, 6, 7, dtype=torch.uint8), labels, labels + 1)
+    half = torch.where(torch.rand(labels.shape, generator=generator) < 0.5, labels, 0)
+    wrong, right = (scores.block_confusions([clip], {"a": pred}) for pred in (half, labels))
+    assert wrong.shape == (5, CLASSES, CLASSES + 1)
+    assert scores.spread_of_difference(wrong, wrong) == (0, 0)
+    low, high = scores.spread_of_difference(right, wrong)
+    assert 0 < low < high < 100
