@@ -209,6 +209,7 @@ def class_ids(raw_labels: Tensor) -> Tensor:
         uint8 of the same shape, 255 where void.
 
     Example:
+        >>> import torch
         >>> class_ids(torch.tensor([0, 1, 124, 255], dtype=torch.uint8))
         tensor([255,   0, 123, 255], dtype=torch.uint8)
     """
