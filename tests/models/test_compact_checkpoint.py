@@ -10,6 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from mvcseg import PatchMask, apply_mask
+from mvcseg.data.toy import write_toy_set
+from mvcseg.data.vspw import VSPW
 from mvcseg.errors import CheckpointError, ConfigError
 from mvcseg.models.compact import CompactSegmenter
 from mvcseg.models.compact_checkpoint import load_compact, packaged_checkpoint, save_compact
@@ -144,3 +147,17 @@ def test_a_packaged_checkpoint_says_how_it_came_about(name: str) -> None:
 def test_the_packaged_checkpoints_differ_by_the_mask_alone() -> None:
     plain, mvc = (load_compact(packaged_checkpoint(name)).metadata["config"] for name in ("plain", "mvc"))  # type: ignore[arg-type]
     assert [key for key in plain if plain[key] != mvc[key]] == ["mask"]
+
+
+def test_mvc_names_what_is_hidden_and_plain_training_does_not(tmp_path: Path, generator: torch.Generator) -> None:
+    root = write_toy_set(tmp_path / "toy", videos={"val": 1}, frames=8)
+    video = VSPW(root, split="val")[0]
+    frames, labels = video.frames[:][None].float() / 255, video.labels[:]
+    hidden = apply_mask(frames, PatchMask(patch_size=16, ratio=0.5)(frames, generator=generator))
+    right = {}
+    for name in ("plain", "mvc"):
+        with torch.inference_mode():
+            pred = load_compact(packaged_checkpoint(name))(hidden).argmax(dim=2)[0]  # type: ignore[arg-type]
+        right[name] = float((pred == labels)[labels != 255].float().mean())
+    assert right["mvc"] > right["plain"] + 0.1
+    assert right["mvc"] > 0.7
