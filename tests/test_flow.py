@@ -47,6 +47,14 @@ def test_flow_says_where_a_source_pixel_lies_in_the_target(device: torch.device,
     assert flow[0, 1, 20:-20, 20:-20].median().item() == pytest.approx(-2, abs=0.1)
 
 
+def test_frames_are_rounded_to_the_nearest_byte(frames: Tensor) -> None:
+    exact = frames.double() / 255
+    expected = FarnebackFlow()(exact[1:], exact[:-1])
+    for offset in (-0.45, 0.45):
+        near = (exact + offset / 255).clamp(0, 1)
+        assert torch.equal(FarnebackFlow()(near[1:], near[:-1]), expected)
+
+
 def test_number_of_workers_does_not_change_the_result(frames: Tensor) -> None:
     real = frames.double() / 255
     one, three = (FarnebackFlow(workers=workers)(real[1:], real[:-1]) for workers in (1, 3))

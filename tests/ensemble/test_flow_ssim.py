@@ -231,7 +231,7 @@ def test_labels_outside_the_classes_are_no_class_whatever_their_value() -> None:
     labels[:, 10:20, 10:20] = torch.randint(0, 2, (3, 10, 10)) * 255
     scores = [
         temporal_score(video, torch.where(labels == 255, other, labels), num_classes=K, flow=Still())
-        for other in (255, -1, K, 256, 2**40)
+        for other in (255, -1, K, 256, -256, 2**40)
     ]
     assert len(set(scores)) == 1
 

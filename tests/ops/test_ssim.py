@@ -188,8 +188,9 @@ def test_labels_outside_the_classes_are_zero_in_every_class() -> None:
     got = label_ssim(a, b, num_classes=3)[0]
     assert got[:2].tolist() == [1, 1]
     assert got[2] < 1
-    wrapped = label_ssim(torch.full((1, 9, 9), 256), torch.zeros(1, 9, 9, dtype=torch.int64), num_classes=3)
-    assert wrapped[0, 0] < 0.1
+    for wraps in (256, -256, 2**40):  # a byte of these is class 0
+        wrapped = label_ssim(torch.full((1, 9, 9), wraps), torch.zeros(1, 9, 9, dtype=torch.int64), num_classes=3)
+        assert wrapped[0, 0] < 0.1
 
 
 def test_items_do_not_touch_each_other_and_one_without_counted_pixels_is_nan() -> None:
