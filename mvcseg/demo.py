@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mvcseg.data import class_colours, write_classes, write_label_map, write_video
+from mvcseg.data import write_classes, write_label_map, write_video
 from mvcseg.data.files import read_json, shown, write_aside, write_json
 from mvcseg.data.toy import write_toy_set
-from mvcseg.data.toy_scene import CLASS_NAMES
+from mvcseg.data.toy_scene import CLASS_COLOURS, CLASS_NAMES
 from mvcseg.data.vspw import VSPW
 from mvcseg.errors import DataError
 from mvcseg.flow import FarnebackFlow
@@ -320,7 +320,7 @@ def _recorded_answers(folder: Path) -> dict[str, dict[str, str]]:
 
 def _write_files(found: DemoResult, videos: Sequence[_DemoVideo]) -> None:
     """Label maps of every step, logs of questions, scores, the overlay video and the overview picture."""
-    colours = class_colours(CLASS_NAMES)
+    colours = np.array(CLASS_COLOURS, dtype=np.uint8)
     with ThreadPoolExecutor(max_workers=4) as pool:  # waiting for the disk, file by file, is most of the time
         for step in STEPS:
             root = found.folder / "masks" / folder_name(step)
@@ -333,7 +333,8 @@ def _write_files(found: DemoResult, videos: Sequence[_DemoVideo]) -> None:
     write_json(found.folder / "scores.json", {"scores": found.scores, "chosen": found.chosen})
     panels = [_panels(video, colours) for video in videos]
     write_video(found.folder / "overlay.mp4", (beside(views, columns=2, scale=2) for views in panels), fps=FPS)
-    _write_overview(found.folder / "overview.png", panels[:4])
+    telling = [_most_changed(video) for video in videos]
+    _write_overview(found.folder / "overview.png", [_frame(*pair) for pair in zip(panels, telling, strict=True)][:4])
 
 
 def folder_name(step: str) -> str:
@@ -352,17 +353,23 @@ def _panels(video: _DemoVideo, colours: NDArray[np.uint8]) -> dict[str, Tensor]:
     return {"frame": video.frames, "ground truth": truth.masked_fill(void, 0)} | laid
 
 
-def _write_overview(path: Path, panels: Sequence[Mapping[str, Tensor]]) -> None:
-    """One picture: a row a video, the frame at two thirds of it four times."""
+def _most_changed(video: _DemoVideo) -> int:
+    """The frame in which the first and the last step differ most."""
+    first, last = (video.results[step].labels for step in (STEPS[0], STEPS[-1]))
+    return int((first != last).sum(dim=(1, 2)).argmax())
+
+
+def _frame(panels: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    return {name: panel[index : index + 1] for name, panel in panels.items()}
+
+
+def _write_overview(path: Path, rows: Sequence[Mapping[str, Tensor]]) -> None:
+    """One picture: a row a video, one of its frames four times."""
     from PIL import Image
 
-    rows = []
-    for views in panels:
-        at = len(views["frame"]) * 2 // 3
-        rows.append(beside({name: view[at : at + 1] for name, view in views.items()}, columns=4, scale=2)[0])
-    picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
+    picture = torch.cat([beside(panels, columns=4, scale=2)[0] for panels in rows], dim=1)
     with write_aside(path) as part:
-        Image.fromarray(picture).save(part, format="PNG", optimize=True)
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(part, format="PNG", optimize=True)
 
 
 def _write_page(found: DemoResult, videos: Sequence[_DemoVideo]) -> None:
@@ -382,7 +389,7 @@ def _write_page(found: DemoResult, videos: Sequence[_DemoVideo]) -> None:
             for video in videos
         ],
         class_names=CLASS_NAMES,
-        colours=class_colours(CLASS_NAMES),
+        colours=np.array(CLASS_COLOURS, dtype=np.uint8),
         scores=[{"step": _SHOWN.get(step, step), **scores} for step, scores in found.scores.items()],
         class_iou={_SHOWN.get(step, step): values for step, values in found.class_iou.items()},
         notes=_NOTES,

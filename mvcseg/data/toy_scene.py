@@ -10,6 +10,11 @@ from mvcseg.data.toy_parts import Bytes, Floats, cut_out, ground, tile, tint
 
 CLASS_NAMES = (*("sky", "grass", "gravel", "wall", "sea", "river", "lake", "person", "cat", "cup", "rocket", "pole"),)
 """Class k of the toy set; the mask holds k + 1, and 0 for void."""
+CLASS_COLOURS = (
+    *((150, 200, 240), (85, 165, 65), (190, 170, 140), (180, 80, 60), (25, 60, 150), (40, 150, 215)),
+    *((125, 95, 205), (245, 140, 40), (250, 215, 70), (215, 30, 60), (230, 230, 240), (70, 70, 80)),
+)
+"""RGB to show each class in: near what it is, the three waters apart."""
 KINDS = ("river", "land", "lake", "sea")
 """Kinds of scene, in the order in which the videos of a split take them."""
 SUPERSAMPLING = 2
