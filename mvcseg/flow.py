@@ -1,6 +1,6 @@
 """Eq. 5: optical flow between frames: the protocol, and Farneback's method from OpenCV.
 
-The only file that imports OpenCV, on first use.
+OpenCV is imported on first use.
 """
 
 from __future__ import annotations
