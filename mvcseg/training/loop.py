@@ -85,7 +85,46 @@ def train(
         TrainingError: a loss or gradient is NaN or infinite; names the step and the frames.
         MissingExtraError: Accelerate is not installed.
     """
-    out = Path(out)
+    run = _prepare(config, root=Path(root), out=Path(out), split=split, resume=resume)
+    scores = _take_steps(run)
+    if not scores and run.judged:  # resumed when nothing but the model's file was missing
+        scores = _evaluate(run)
+    model = run.out / run_folder.MODEL_FILE
+    if run.is_main:
+        facts = {"config": config.to_dict(), "split": split, "scores": _jsonable(scores)}
+        save_compact(run.segmenter, model, metadata=facts)
+    run.accelerator.wait_for_everyone()
+    return TrainResult(model=model, steps=config.steps, scores=scores)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the steps of a run share on one process; ``model`` is ``segmenter`` as Accelerate wraps it."""
+
+    config: TrainConfig
+    out: Path
+    accelerator: Any
+    segmenter: CompactSegmenter
+    model: nn.Module
+    optimizer: Any
+    clips: ClipDataset
+    judged: Sequence[VSPWVideo]
+    first_step: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self.accelerator.device
+        return device
+
+
+def _prepare(config: TrainConfig, *, root: Path, out: Path, split: str, resume: bool) -> _Run:
+    """Look at everything, then open the folder and load what an earlier run left there."""
     accelerator = _accelerator()
     run_folder.check_folder(out, config, resume=resume)
     data = VSPW(root, split=split)
@@ -96,7 +135,6 @@ def train(
     if accelerator.is_main_process:
         run_folder.open_folder(out, config)
     accelerator.wait_for_everyone()
-
     segmenter = _new_segmenter(config, class_names=data.class_names)
     optimizer = torch.optim.AdamW(
         parameter_groups(segmenter, weight_decay=config.weight_decay), lr=config.learning_rate
@@ -106,50 +144,39 @@ def train(
     if accelerator.is_main_process:
         run_folder.cut_log(out, last_step=done)
     clips = _clips(config, videos, world=accelerator.num_processes)
-    batches = _batches(clips, config, accelerator, first_step=done)
+    return _Run(config, out, accelerator, segmenter, model, optimizer, clips, judged, first_step=done)
 
-    scores: dict[str, float] = {}
-    is_main = accelerator.is_main_process
+
+def _take_steps(run: _Run) -> dict[str, float]:
+    """All steps that are left, logged and checkpointed; the scores after the last one."""
+    config, scores = run.config, dict[str, float]()
+    batches = _batches(run)
     with (
-        run_folder.appended_log(out) if is_main else contextlib.nullcontext() as log,
-        _progress(config.steps, done, is_main=is_main) as bar,
+        run_folder.appended_log(run.out) if run.is_main else contextlib.nullcontext() as log,
+        _progress(run) as bar,
     ):
-        for step in range(done, config.steps):
+        for step in range(run.first_step, config.steps):
             start = time.perf_counter()
-            factor = learning_rate_factor(step, steps=config.steps, warm_up=config.warm_up, schedule=config.schedule)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * factor
-            losses = _step(model, optimizer, accelerator, config, batches, clips, step=step)
+            rate = config.learning_rate * learning_rate_factor(
+                step, steps=config.steps, warm_up=config.warm_up, schedule=config.schedule
+            )
+            clean, masked = _step(run, batches, step=step, learning_rate=rate)
+            seconds = round(time.perf_counter() - start, 4)
             if log is not None:
-                log.write(
-                    step=step + 1,
-                    loss=sum(losses),
-                    loss_clean=losses[0],
-                    loss_masked=losses[1] if config.mask else None,
-                    lr=config.learning_rate * factor,
-                    seconds=round(time.perf_counter() - start, 4),
-                )
-            shown_scores = {key: f"{value:.3f}" for key, value in scores.items()}
-            bar.set_postfix(loss=f"{sum(losses):.3f}", **shown_scores, refresh=False)
-            bar.update()
-            is_last = step + 1 == config.steps
-            if config.eval_every and (is_last or (step + 1) % config.eval_every == 0):
-                scores = _evaluate(segmenter, judged, config, accelerator)
+                losses = {"loss": clean + (masked or 0), "loss_clean": clean, "loss_masked": masked}
+                log.write(step=step + 1, **losses, lr=rate, seconds=seconds)
+            done, is_last = step + 1, step + 1 == config.steps
+            if config.eval_every and (is_last or done % config.eval_every == 0):
+                scores = _evaluate(run)
                 if log is not None:
-                    log.write(step=step + 1, **{key: _null_if_nan(value) for key, value in scores.items()})
-            if is_last or (step + 1) % config.checkpoint_every == 0:
-                _save(accelerator, out, step=step + 1)
-    if not scores and judged:
-        scores = _evaluate(segmenter, judged, config, accelerator)
-    if is_main:
-        facts = {
-            "config": config.to_dict(),
-            "split": split,
-            "scores": {key: _null_if_nan(value) for key, value in scores.items()},
-        }
-        save_compact(segmenter, out / run_folder.MODEL_FILE, metadata=facts)
-    accelerator.wait_for_everyone()
-    return TrainResult(model=out / run_folder.MODEL_FILE, steps=config.steps, scores=scores)
+                    log.write(step=done, **_jsonable(scores))
+            if is_last or done % config.checkpoint_every == 0:
+                _save(run, step=done)
+            bar.set_postfix(
+                loss=f"{clean + (masked or 0):.3f}", **{k: f"{v:.3f}" for k, v in scores.items()}, refresh=False
+            )
+            bar.update()
+    return scores
 
 
 def _labelled(data: VSPW) -> list[VSPWVideo]:
@@ -196,59 +223,53 @@ def _clips(config: TrainConfig, videos: Sequence[VSPWVideo], *, world: int) -> C
     )
 
 
-def _batches(clips: ClipDataset, config: TrainConfig, accelerator: Any, *, first_step: int) -> Iterator[Clip]:
-    """This process's batches from a step on; which samples a step holds follows from its number alone."""
-    world, rank, size = accelerator.num_processes, accelerator.process_index, config.batch_size
-    first, last = (step * config.gradient_accumulation for step in (first_step, config.steps))
+def _batches(run: _Run) -> Iterator[Clip]:
+    """This process's batches from the first step on; which samples a step holds follows from its number alone."""
+    config, size = run.config, run.config.batch_size
+    world, rank = run.accelerator.num_processes, run.accelerator.process_index
+    first, last = (step * config.gradient_accumulation for step in (run.first_step, config.steps))
     starts = ((batch * world + rank) * size for batch in range(first, last))
-    indices = [list(range(start, start + size)) for start in starts]
     loader = DataLoader(
-        clips,
-        batch_sampler=indices,
+        run.clips,
+        batch_sampler=[list(range(start, start + size)) for start in starts],
         num_workers=config.num_workers,
-        pin_memory=accelerator.device.type == "cuda",
+        pin_memory=run.device.type == "cuda",
         # Its own generator, so that making a loader does not move the one that resuming restores.
         generator=torch.Generator().manual_seed(config.seed),
     )
     return iter(loader)
 
 
-def _step(
-    model: nn.Module,
-    optimizer: Any,
-    accelerator: Any,
-    config: TrainConfig,
-    batches: Iterator[Clip],
-    clips: ClipDataset,
-    *,
-    step: int,
-) -> list[float]:
+def _step(run: _Run, batches: Iterator[Clip], *, step: int, learning_rate: float) -> tuple[float, float | None]:
     """One optimizer step; the clean and the masked loss, averaged over clips and processes."""
-    device: torch.device = accelerator.device
+    config, accelerator = run.config, run.accelerator
     terms_each = 2 if config.mask else 1
-    sums = torch.zeros(2, device=device, dtype=torch.float64)
+    sums = torch.zeros(2, device=run.device, dtype=torch.float64)
     samples: list[int] = []
     for part in range(config.gradient_accumulation):
         batch = next(batches)
-        samples += batch.sample.tolist() if isinstance(batch.sample, Tensor) else [batch.sample]
-        frames, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.frames, batch.labels))
+        samples += torch.as_tensor(batch.sample).tolist()
+        frames, labels = (tensor.to(run.device, non_blocking=True) for tensor in (batch.frames, batch.labels))
         key = (config.seed, step, part, accelerator.process_index)
-        terms = _loss_terms(model, config, frames, labels, generator=_keyed_generator(key, device))
+        terms = _loss_terms(run.model, config, frames, labels, generator=_keyed_generator(key, run.device))
         for number in range(terms_each):
             is_last = part + 1 == config.gradient_accumulation and number + 1 == terms_each
             # Gradients add up on each process; only the step's last backward averages them over processes.
-            with contextlib.nullcontext() if is_last else accelerator.no_sync(model):
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+            with contextlib.nullcontext() if is_last else accelerator.no_sync(run.model):
+                with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
                     term = next(terms) / config.gradient_accumulation
                 accelerator.backward(term)
             sums[number] += term.detach()
-    _require_finite("loss", sums, accelerator, clips, samples, step=step)
+    _require_finite(run, "loss", sums, samples, step=step)
     if config.clip_gradient is not None:
-        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_gradient)
-        _require_finite("norm of the gradient", norm, accelerator, clips, samples, step=step)
-    optimizer.step()
-    optimizer.zero_grad()
-    return [float(value) for value in accelerator.reduce(sums, reduction="mean").tolist()]
+        norm = accelerator.clip_grad_norm_(run.model.parameters(), config.clip_gradient)
+        _require_finite(run, "norm of the gradient", norm, samples, step=step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    clean, masked = accelerator.reduce(sums, reduction="mean").tolist()
+    return clean, masked if config.mask else None
 
 
 def _loss_terms(
@@ -267,14 +288,12 @@ def _keyed_generator(key: tuple[int, ...], device: torch.device) -> torch.Genera
     return torch.Generator(device).manual_seed(seed >> 1)
 
 
-def _require_finite(
-    what: str, value: Tensor, accelerator: Any, clips: ClipDataset, samples: Sequence[int], *, step: int
-) -> None:
+def _require_finite(run: _Run, what: str, value: Tensor, samples: Sequence[int], *, step: int) -> None:
     """Stop on every process at once where a value is NaN or infinite on any of them."""
     here = bool(torch.isfinite(value).all())
-    everywhere = accelerator.reduce(torch.tensor(float(here), device=accelerator.device), reduction="mean")
+    everywhere = run.accelerator.reduce(torch.tensor(float(here), device=run.device), reduction="mean")
     if float(everywhere) < 1:
-        sources = "; ".join(str(clips.source(sample)) for sample in samples)
+        sources = "; ".join(str(run.clips.source(sample)) for sample in samples)
         where = sources if not here else "frames of another process"
         raise TrainingError(
             f"step {step + 1}: the {what} is not finite ({where}); lower learning_rate, set clip_gradient, "
@@ -282,21 +301,20 @@ def _require_finite(
         )
 
 
-@torch.no_grad()
-def _evaluate(
-    segmenter: CompactSegmenter, videos: Sequence[Any], config: TrainConfig, accelerator: Any
-) -> dict[str, float]:
+def _evaluate(run: _Run) -> dict[str, float]:
     """mIoU, VC8 and VC16 over all videos, each process taking its share."""
     from accelerate.utils import gather_object
 
-    miou = MeanIoU(segmenter.num_classes)
+    miou = MeanIoU(run.segmenter.num_classes)
     consistencies = {length: VideoConsistency(length) for length in (8, 16)}
-    for video in videos[accelerator.process_index :: accelerator.num_processes]:
-        pred = predict_labels(segmenter, video.frames, clip_length=config.eval_clip_length)
-        miou.update(pred, video.labels[:])
-        for consistency in consistencies.values():
-            consistency.update(pred, video.raw_labels[:])
-    if accelerator.num_processes > 1:
+    for video in run.judged[run.accelerator.process_index :: run.accelerator.num_processes]:
+        pred = predict_labels(run.segmenter, video.frames, clip_length=run.config.eval_clip_length)
+        labels, raw_labels = video.labels, video.raw_labels
+        if labels is not None and raw_labels is not None:
+            miou.update(pred, labels)
+            for consistency in consistencies.values():
+                consistency.update(pred, raw_labels)
+    if run.accelerator.num_processes > 1:
         everyone = gather_object([(miou, consistencies)])
         miou, consistencies = everyone[0]
         for other_miou, others in everyone[1:]:
@@ -307,20 +325,22 @@ def _evaluate(
     return {"mIoU": miou.compute(), **scores}
 
 
-def _save(accelerator: Any, out: Path, *, step: int) -> None:
+def _save(run: _Run, *, step: int) -> None:
     """Write a checkpoint aside from all processes, then let the first give it its name."""
-    part = run_folder.part_path(out, step)
-    if accelerator.is_main_process:
-        part.mkdir(exist_ok=True)
-    accelerator.wait_for_everyone()
+    from safetensors import SafetensorError
+
+    part = run_folder.part_path(run.out, step)
     try:
-        accelerator.save_state(str(part))
-    except OSError as error:
-        raise CheckpointError(f"{shown(part)}: cannot be written ({error.strerror or error})") from error
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        run_folder.finish_checkpoint(out, step)
-    accelerator.wait_for_everyone()
+        if run.is_main:
+            part.mkdir(exist_ok=True)
+        run.accelerator.wait_for_everyone()
+        run.accelerator.save_state(str(part))
+    except (SafetensorError, OSError, RuntimeError) as error:  # torch and safetensors have errors of their own
+        raise CheckpointError(f"{shown(part)}: cannot be written ({str(error).splitlines()[0]})") from error
+    run.accelerator.wait_for_everyone()
+    if run.is_main:
+        run_folder.finish_checkpoint(run.out, step)
+    run.accelerator.wait_for_everyone()
 
 
 def _resumed(accelerator: Any, out: Path) -> int:
@@ -340,16 +360,22 @@ def _resumed(accelerator: Any, out: Path) -> int:
     return steps[-1]
 
 
-def _progress(total: int, done: int, *, is_main: bool) -> Any:
+def _progress(run: _Run) -> Any:
     from tqdm import tqdm
 
-    # A file or pipe keeps every redraw as a line, so there the bar is drawn twice a minute.
-    pause = 0.2 if sys.stderr.isatty() else 30
     return tqdm(
-        total=total, initial=done, desc="train", unit="step", delay=2, mininterval=pause, file=sys.stderr,
-        disable=not is_main,
-    )  # fmt: skip
+        total=run.config.steps,
+        initial=run.first_step,
+        desc="train",
+        unit="step",
+        delay=2,
+        # A file or pipe keeps every redraw as a line, so there the bar is drawn twice a minute.
+        mininterval=0.2 if sys.stderr.isatty() else 30,
+        file=sys.stderr,
+        disable=not run.is_main,
+    )
 
 
-def _null_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _jsonable(scores: dict[str, float]) -> dict[str, float | None]:
+    """The scores with null, which JSON has, for NaN, which it has not."""
+    return {name: None if math.isnan(value) else value for name, value in scores.items()}

@@ -11,8 +11,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mvcseg.data.files import read_text, remove_stale_parts, shown, write_json, write_text
 from mvcseg.errors import CheckpointError, ConfigError, DataError
@@ -146,21 +147,38 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 @contextmanager
 def appended_log(out: Path) -> Iterator[Log]:
-    """The log, open for more lines."""
-    with (out / LOG_FILE).open("a", encoding="utf-8") as file:
+    """The log, open for more lines.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        file = (out / LOG_FILE).open("ab", buffering=0)
+    except OSError as error:
+        raise DataError(f"{shown(out / LOG_FILE)}: cannot be written: {error.strerror or error}") from error
+    with file:
         yield Log(file)
 
 
 class Log:
-    """Appends JSON lines, each on the disk's way before the next step begins."""
+    """Appends JSON lines, each out of the program before the next step begins."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: FileIO) -> None:
         self._file = file
 
     def write(self, **values: Any) -> None:
-        """One line."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        """One line.
+
+        Raises:
+            DataError: the disk refuses.
+        """
+        line = (json.dumps(values) + "\n").encode()
+        try:
+            is_whole = self._file.write(line) == len(line)
+        except OSError as error:
+            raise DataError(f"{shown(str(self._file.name))}: cannot be written: {error.strerror or error}") from error
+        if not is_whole:
+            raise DataError(f"{shown(str(self._file.name))}: cannot be written: the disk is full")
 
 
 def _step_of(line: str) -> float:

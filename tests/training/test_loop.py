@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -225,6 +226,21 @@ def test_a_broken_checkpoint_is_named(finished: Path, root: Path, tmp_path: Path
         ):
             train(CONFIG, root=root, out=out, resume=True)
         file.write_bytes(whole)
+
+
+def test_a_full_disk_is_named_and_leaves_the_checkpoints_before(finished: Path, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "checkpoints" / "step_6")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # files of more bytes cannot be written
+        with pytest.raises(CheckpointError, match=r"step_6\.part: cannot be written"):
+            train(CONFIG, root=root, out=out, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    train(CONFIG, root=root, out=out, resume=True)
+    assert_same_run(out, finished)
 
 
 def test_without_accelerate_the_extra_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,27 @@ def test_the_log_is_cut_after_a_step(tmp_path: Path) -> None:
     run_folder.cut_log(out, last_step=2)
     assert (out / "log.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.5}\n'
     run_folder.cut_log(tmp_path, last_step=2)  # no log yet: nothing to cut
+
+
+@pytest.mark.parametrize("space", [0, 5])
+def test_a_log_on_a_full_disk_is_named(tmp_path: Path, space: int) -> None:
+    out = opened(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (space, hard))
+        with pytest.raises(DataError, match=r"log\.jsonl: cannot be written"), run_folder.appended_log(out) as log:
+            log.write(step=1, loss=0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    run_folder.cut_log(out, last_step=0)
+    assert (out / "log.jsonl").read_bytes() == b""
+
+
+def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    out = opened(tmp_path)
+    (out / "log.jsonl").mkdir()
+    with pytest.raises(DataError, match=r"log\.jsonl: cannot be written"), run_folder.appended_log(out):
+        pass
 
 
 def test_the_configuration_is_written_once(tmp_path: Path) -> None:
