@@ -244,7 +244,7 @@ def _step(run: _Run, batches: Iterator[Clip], *, step: int, learning_rate: float
     """One optimizer step; the clean and the masked loss, averaged over clips and processes."""
     config, accelerator = run.config, run.accelerator
     terms_each = 2 if config.mask else 1
-    sums = torch.zeros(2, device=run.device, dtype=torch.float64)
+    sums = torch.zeros(2, device=run.device)
     samples: list[int] = []
     for part in range(config.gradient_accumulation):
         batch = next(batches)

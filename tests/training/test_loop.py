@@ -142,6 +142,22 @@ def test_a_mask_that_hides_nothing_doubles_the_loss(root: Path, tmp_path: Path) 
         assert line["loss_masked"] == pytest.approx(0.5 * line["loss_clean"])
 
 
+def test_every_batch_has_a_mask_of_its_own_and_every_run_the_same(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[torch.Tensor] = []
+    draw = PatchMask.__call__
+    monkeypatch.setattr(
+        PatchMask, "__call__", lambda self, frames, **given: drawn.append(draw(self, frames, **given)) or drawn[-1]
+    )
+    config = replace(CONFIG, steps=2, gradient_accumulation=2, eval_every=0)
+    for name in ("first", "second"):
+        train(config, root=root, out=tmp_path / name)
+    assert len(drawn) == 8
+    assert all(torch.equal(here, there) for here, there in zip(drawn[:4], drawn[4:], strict=True))
+    assert all(not torch.equal(drawn[i], drawn[j]) for i in range(4) for j in range(i))
+
+
 def test_bfloat16_follows_float32_roughly(finished: Path, root: Path, tmp_path: Path) -> None:
     train(replace(CONFIG, precision="bf16"), root=root, out=tmp_path / "run")
     for half, full in zip(read_log(tmp_path / "run"), read_log(finished), strict=True):
