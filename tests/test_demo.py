@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import mvcseg.demo as module
+import mvcseg.demo.run as module
 from mvcseg import PerFrame, predict_labels
 from mvcseg.data import LabelFolder, open_video
 from mvcseg.data.toy_scene import CLASS_NAMES, KINDS
@@ -29,6 +29,8 @@ from mvcseg.demo import (
     run_steps,
     summary,
 )
+from mvcseg.demo.show import LOOK_AT
+from mvcseg.demo.steps import CLIP_LENGTH
 from mvcseg.errors import DataError
 from mvcseg.flow import FarnebackFlow
 from mvcseg.metrics import MeanIoU, VideoConsistency
@@ -37,6 +39,7 @@ from mvcseg.models.compact_checkpoint import save_compact
 from mvcseg.pipeline import run_video
 from mvcseg.tta import multiscale_flip
 from mvcseg.vlm import ReplayVLM, question_text, read_changes
+from mvcseg.vlm.group_file import read_groups
 
 K = len(CLASS_NAMES)
 
@@ -90,7 +93,7 @@ def test_the_last_step_is_one_call_with_every_step() -> None:
         video,
         {"mvc": mvc, "plain": plain},
         num_classes=K,
-        clip_length=module.CLIP_LENGTH,
+        clip_length=CLIP_LENGTH,
         views=views,
         flow=FarnebackFlow(),
         vlm=ReplayVLM(answer),
@@ -102,7 +105,7 @@ def test_the_last_step_is_one_call_with_every_step() -> None:
     assert results[4].changes == whole.changes
     assert (whole.labels != results[3].labels).any()
     for result, segmenter in zip(results, (plain, mvc), strict=False):
-        expected = predict_labels(segmenter, video, clip_length=module.CLIP_LENGTH)
+        expected = predict_labels(segmenter, video, clip_length=CLIP_LENGTH)
         torch.testing.assert_close(result.labels, expected, rtol=0, atol=0)
 
 
@@ -118,7 +121,7 @@ def test_every_video_of_the_set_has_a_recorded_answer_to_the_question_asked() ->
 def test_the_folder_holds_what_the_summary_points_at(small_demo: tuple[DemoResult, str, str]) -> None:
     result, out, err = small_demo
     assert sorted(path.name for path in result.folder.iterdir()) == sorted([*module._WRITTEN, "demo.json"])
-    for name, _ in module._LOOK_AT:
+    for name, _ in LOOK_AT:
         assert f"  {result.folder / name}" in out
     assert "it/s" not in out
     assert "Percent" not in err
@@ -161,6 +164,30 @@ def test_page_and_log_say_that_answers_are_recorded(small_demo: tuple[DemoResult
     assert "+ VLM (recorded answers)" in page
     assert "No vision-language model was asked" in page
     assert read_changes(result.folder / "changes" / "val_000_river.json") == tuple(result.changes["val_000_river"])
+
+
+def test_groups_and_answers_are_written_as_the_correct_command_takes_them(
+    small_demo: tuple[DemoResult, str, str],
+) -> None:
+    folder = small_demo[0].folder
+    assert read_groups(folder / "groups.json", class_names=CLASS_NAMES) == (WATER,)
+    vlm = ReplayVLM(folder / "answers" / "val_002_lake.json")
+    question = question_text(WATER.noun, list(WATER.answers(CLASS_NAMES).values()))
+    assert vlm([], question) == "The water in the image is a lake."
+
+
+def test_work_in_threads_keeps_the_order_and_the_callers_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    videos = [module.DemoVideo(str(number), [], *[torch.empty(0)] * 3) for number in range(5)]
+    seen: list[int] = []
+
+    def work(video: module.DemoVideo) -> module.DemoVideo:
+        seen.append(torch.get_num_threads())
+        return video
+
+    assert list(module._in_threads(work, videos)) == videos
+    assert seen == [1] * 5
+    assert torch.get_num_threads() == before
 
 
 def test_the_overlay_video_shows_every_frame(small_demo: tuple[DemoResult, str, str]) -> None:
