@@ -15,9 +15,11 @@ motion out of the frame everywhere) the score is 1. Ties go to the first candida
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +32,8 @@ from mvcseg.segmenter import Video, check_label_video, check_video
 from mvcseg.shapes import check_float, check_integer, check_num_classes, check_shapes
 
 _WINDOW = 7
-_CLIP_BYTES = 64 << 20
-"""About how many bytes of float frames are held at once."""
+_CLIP_BYTES = 256 << 20
+"""About the most bytes of float frames held at once, four frames apart."""
 
 
 @dataclass(frozen=True)
@@ -113,91 +115,107 @@ def _scores(
     for name, labels in candidates.items():
         check_label_video(labels, length=length, name=name)
     losses, scored = torch.zeros(len(candidates), dtype=torch.float64), 0
-    for frames, maps in _clips(video, candidates, num_classes):
-        if len(frames) == 1 or min(frames.shape[-2:]) < _WINDOW:
+    for frames, maps in _clips(video, candidates):
+        if min(frames.shape[-2:]) < _WINDOW:
             continue
         motion = flow(frames[1:], frames[:-1])
         check_shapes(frames=(frames[1:], "n 3 h w"), flow=(motion, "n 2 h w"))
         check_float(flow=motion)
-        pair_losses = _pair_losses(maps.to(motion.device), motion, num_classes=num_classes)
+        pair_losses = _pair_losses(maps, motion, num_classes=num_classes)
         valid = ~pair_losses[:, 0].isnan()
         losses += pair_losses[valid].sum(dim=0)
         scored += int(valid.sum())
     return {name: 1 - loss / max(scored, 1) for name, loss in zip(candidates, losses.tolist(), strict=True)}
 
 
-def _pair_losses(maps: Tensor, motion: Tensor, *, num_classes: int) -> Tensor:
+def _pair_losses(maps: Sequence[Sequence[Tensor]], motion: Tensor, *, num_classes: int) -> Tensor:
     """Mean ``1 - SSIM`` of each pair and candidate, ``(N, M)``; NaN for a pair without a counted pixel."""
-    losses = torch.empty(len(motion), maps.shape[1], dtype=torch.float64)
+    losses = torch.empty(len(motion), len(maps[0]), dtype=torch.float64)
 
     def compare(pair: int) -> None:
+        before, after = (_as_bytes(maps[frame], num_classes).to(motion.device) for frame in (pair, pair + 1))
         move = motion[pair : pair + 1]
         counted = _whole_windows(inside_mask(move))
-        warped = warp_labels(maps[pair : pair + 1], move)
-        for index in range(maps.shape[1]):
-            before, after = warped[:, index], maps[pair + 1 : pair + 2, index]
-            scores = label_ssim(before, after, num_classes=num_classes, counted=counted, window=_WINDOW)
+        warped = warp_labels(before[None], move)[0]
+        for index in range(len(warped)):
+            one = slice(index, index + 1)
+            scores = label_ssim(warped[one], after[one], num_classes=num_classes, counted=counted, window=_WINDOW)
             losses[pair, index] = (1 - scores).mean()
 
     for_each_item(compare, len(motion))
     return losses
 
 
-def _clips(video: Video, candidates: Mapping[str, Video], num_classes: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Frames ``(t, 3, H, W)`` in ``[0, 1]`` and label maps ``(t, M, H, W)`` of M candidates, as bytes.
+def _clips(video: Video, candidates: Mapping[str, Video]) -> Iterator[tuple[Tensor, list[list[Tensor]]]]:
+    """Frames ``(t, 3, H, W)`` in ``[0, 1]`` and of each frame the candidates' label maps ``(H, W)``.
 
-    Neighbouring clips share a frame, so that every pair of the video is in one.
+    Each clip starts with the last frame of the one before, so that every pair of the video is in one; it is kept
+    and not read again, so that a video file is read once from front to back.
     """
-    frames = video[0:1]
-    check_shapes(video=(frames, "1 3 h w"))
-    step = max(4, min(32, _CLIP_BYTES // max(1, 4 * frames.numel())))
-    last = len(video) - 1
-    for start in range(0, max(last, 1), step):
-        window = slice(start, min(start + step, last) + 1)
-        frames = video[window]
-        check_shapes(video=(frames, f"{window.stop - window.start} 3 h w"))
-        if frames.dtype != torch.uint8:
-            raise DTypeError(f"video: expected uint8 frames, got {frames.dtype}")
-        maps = []
-        for name, labels in candidates.items():
-            clip = labels[window]
-            check_shapes(**{"video": (frames, "t 3 h w"), name: (clip, "t h w")})
-            check_integer(**{name: clip})
-            maps.append(_as_bytes(clip, num_classes))
-        yield _as_float(frames), torch.stack(maps, dim=1)
+    frames, maps = _read(video, candidates, slice(0, 1))
+    step = min(2 * torch.get_num_threads(), 32, _CLIP_BYTES // max(1, 4 * frames[0].numel()))
+    step = max(step, 4)
+    for start in range(1, len(video), step):
+        more, more_maps = _read(video, candidates, slice(start, min(start + step, len(video))))
+        check_shapes(**{"video[0:1]": (frames[-1], "3 h w"), "video": (more[0], "3 h w")})
+        yield _as_float([frames[-1], *more]), [maps[-1], *more_maps]
+        frames, maps = more, more_maps
 
 
-def _as_float(frames: Tensor) -> Tensor:
-    """Frames in ``[0, 1]``."""
-    if frames.device.type != "cpu":
-        return frames / 255
-    result = torch.empty(frames.shape)
-    values, scaled = frames.numpy(), result.numpy()
+def _read(video: Video, candidates: Mapping[str, Video], window: slice) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """The frames ``(3, H, W)`` of a slice, and of each the candidates' label maps ``(H, W)``."""
+    frames = video[window]
+    check_shapes(video=(frames, f"{window.stop - window.start} 3 h w"))
+    if frames.dtype != torch.uint8:
+        raise DTypeError(f"video: expected uint8 frames, got {frames.dtype}")
+    clips = []
+    for name, labels in candidates.items():
+        clip = labels[window]
+        check_shapes(**{"video": (frames, "t 3 h w"), name: (clip, "t h w")})
+        check_integer(**{name: clip})
+        clips.append(list(clip))
+    return list(frames), [list(maps) for maps in zip(*clips, strict=True)]
+
+
+def _as_float(frames: Sequence[Tensor]) -> Tensor:
+    """Byte frames in ``[0, 1]``, ``(t, 3, H, W)``."""
+    if frames[0].device.type != "cpu":
+        return torch.stack(list(frames)) / 255
+    result = torch.empty(len(frames), *frames[0].shape)
+    scaled = result.numpy()
 
     def scale(index: int) -> None:
-        scaled[index] = values[index]
+        scaled[index] = frames[index].numpy()
         scaled[index] /= 255
 
     for_each_item(scale, len(frames))
     return result
 
 
-def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels as uint8, every value outside ``0..K-1`` at least K."""
-    if labels.dtype == torch.uint8:
-        return labels
-    wide = labels.long()
-    return torch.where((wide >= 0) & (wide < num_classes), wide, 255).to(torch.uint8)
+def _as_bytes(maps: Sequence[Tensor], num_classes: int) -> Tensor:
+    """Label maps ``(H, W)`` as one ``(M, H, W)`` of bytes, every value outside ``0..K-1`` at least K."""
+    if any(labels.device.type != "cpu" for labels in maps):
+        wide = torch.stack([labels.long() for labels in maps])
+        return torch.where((wide >= 0) & (wide < num_classes), wide, 255).to(torch.uint8)
+    result = np.empty((len(maps), *maps[0].shape), dtype=np.uint8)
+    for own, labels in zip(result, maps, strict=True):
+        values = labels.numpy()
+        own[:] = values.astype(np.uint8, copy=False)
+        if values.dtype != np.uint8:
+            own[(values < 0) | (values >= num_classes)] = 255
+    return torch.from_numpy(result)
 
 
 def _whole_windows(inside: Tensor) -> Tensor:
     """Pixels whose whole window lies in the frame and is inside, ``(N, H, W)``."""
-    whole = inside.numpy() if inside.device.type == "cpu" else inside  # NumPy: see ops.parallel
+    counted = torch.zeros_like(inside)
+    whole: Any
+    result: Any
+    whole, result = (inside.numpy(), counted.numpy()) if inside.device.type == "cpu" else (inside, counted)
     for shift in (1, 2, 3):  # runs of 2, 4, then 4 + 3 = 7 pixels
         whole = whole[:, shift:] & whole[:, :-shift]
     for shift in (1, 2, 3):
         whole = whole[:, :, shift:] & whole[:, :, :-shift]
     margin = _WINDOW // 2
-    counted = torch.zeros_like(inside)
-    counted[:, margin:-margin, margin:-margin] = torch.as_tensor(whole)
+    result[:, margin:-margin, margin:-margin] = whole
     return counted
