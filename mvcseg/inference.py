@@ -37,7 +37,10 @@ def iter_logits(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iter
     total = check_video(video)
     stream = getattr(segmenter, "stream", None)
     if stream is not None:
-        yield from _without_graph(segmenter, stream(video, clip_length=clip_length))
+        height, width = read_clip(video, 0, 1).shape[-2:]
+        for logits in _without_graph(segmenter, stream(video, clip_length=clip_length)):
+            check_shapes(logits=(logits, f"1 t {segmenter.num_classes} {height} {width}"))
+            yield logits
         return
     for start in range(0, total, clip_length):
         stop = min(start + clip_length, total)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -165,3 +165,13 @@ def test_labels_come_back_to_the_videos_device(device: torch.device) -> None:
     net = PerFrame(nn.Conv2d(3, 4, 1), num_classes=4, logits_of=lambda out: out).to(device)
     assert predict_labels(net, make_video(3), clip_length=2).device.type == "cpu"
     assert predict_labels(net, make_video(3).to(device), clip_length=2).device.type == device.type
+
+
+@pytest.mark.parametrize("change", [lambda x: x[..., :-1], lambda x: x[:, :, :-1], lambda x: x[0]])
+def test_a_stream_whose_logits_do_not_fit_is_refused(change: Callable[[Tensor], Tensor]) -> None:
+    class Streaming(Brightness):
+        def stream(self, video: Tensor, /, *, clip_length: int) -> Iterator[Tensor]:
+            yield change(self(video[None].float() / 255))
+
+    with pytest.raises(ShapeError, match="logits: expected"):
+        predict_labels(Streaming(), make_video(3), clip_length=2)
