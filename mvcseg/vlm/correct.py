@@ -173,6 +173,8 @@ def correct_labels(
     plan = plan_questions(labels, groups=groups, class_names=class_names, min_area=min_area, prompt=prompt)
     classes = asked_by(groups)
     asked = plan.questions[:max_questions]
+    if not asked:  # else every question checks the frame that it shows
+        check_shapes(labels=(labels[0:1], "1 h w"), video=(video[0:1], "1 3 h w"))
     tasks = ((question, _image(video, labels, question.region, classes=classes, view=view)) for question in asked)
     changes: list[Change] = []
     for change in _ask(tasks, vlm=vlm, class_names=class_names, concurrency=concurrency):

@@ -401,3 +401,9 @@ def test_recorded_change_is_immutable() -> None:
     with pytest.raises(AttributeError):
         change.status = "failed"
     assert replace(change, status="failed").status == "failed"
+
+
+def test_a_wrong_size_is_refused_even_where_nothing_is_asked() -> None:
+    video, labels = scene()
+    with pytest.raises(ShapeError, match="video"):
+        correct(video, torch.zeros_like(labels)[:, 1:], ReplayVLM([]))
