@@ -15,7 +15,7 @@ from mvcseg.flow import FlowEstimator
 from mvcseg.metrics.miou import class_iou
 from mvcseg.ops.confusion import confusion_matrix
 from mvcseg.ops.warp import inside_mask, warp_labels
-from mvcseg.segmenter import IGNORE_INDEX, Video
+from mvcseg.segmenter import IGNORE_INDEX, Video, check_video
 from mvcseg.shapes import check_integer, check_num_classes, check_shapes
 
 PAIRS = 8
@@ -75,8 +75,9 @@ class TemporalConsistency:
         """
         check_shapes(pred=(pred, "t h w"))
         check_integer(pred=pred)
-        if len(video) != len(pred):
-            raise ShapeError(f"video: expected {len(pred)} frames from pred, got {len(video)}")
+        length = check_video(video) if len(pred) else len(video)
+        if length != len(pred):
+            raise ShapeError(f"video: expected {len(pred)} frames from pred, got {length}")
         for start in range(0, len(pred) - 1, PAIRS):
             stop = min(start + PAIRS + 1, len(pred))
             frames = video[start:stop]

@@ -163,6 +163,10 @@ def test_bad_arguments_are_typed_errors() -> None:
         tc.update(pred, frames_like(pred)[..., :4])
     with pytest.raises(DTypeError, match="video: expected uint8 frames"):
         tc.update(pred, frames_like(pred).float())
+    with pytest.raises(DTypeError, match="video: expected uint8 frames"):
+        tc.update(pred[:1], frames_like(pred[:1]).float())
+    with pytest.raises(DTypeError, match="video: expected a uint8"):
+        tc.update(pred, "pan")  # type: ignore[arg-type]
     with pytest.raises(DTypeError, match="pred"):
         tc.update(pred.float(), frames_like(pred))
     with pytest.raises(ShapeError, match="flow"):
