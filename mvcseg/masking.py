@@ -8,9 +8,9 @@ set's mean colour; ``apply_mask`` works on frames in ``[0, 1]`` and fills with t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -96,7 +96,7 @@ def apply_mask(frames: Tensor, mask: Tensor, *, fill: float | Sequence[float] = 
     Raises:
         ShapeError: the sizes do not agree.
         DTypeError: ``frames`` is not floating-point, or ``mask`` not bool.
-        ConfigError: ``fill`` has another length than C, or a number in it is not finite.
+        ConfigError: ``fill`` is neither a number nor C of them, or a number in it is not finite.
 
     Source: arXiv 2406.04979, Eq. 2.
 
@@ -111,14 +111,23 @@ def apply_mask(frames: Tensor, mask: Tensor, *, fill: float | Sequence[float] = 
     check_float(frames=frames)
     if mask.dtype != torch.bool:
         raise DTypeError(f"mask: expected bool (True = kept), got {mask.dtype}")
-    colours = [float(fill)] * sizes["c"] if isinstance(fill, (int, float)) else [float(value) for value in fill]
-    if len(colours) != sizes["c"]:
-        raise ConfigError(f"fill: expected a number or {sizes['c']} of them, one a channel, got {fill}")
-    if not all(math.isfinite(value) for value in colours):
-        raise ConfigError(f"fill: expected finite numbers, got {fill}")
+    colours = _colours_of(fill, channels=sizes["c"])
     # new_full writes on the device; a tensor made from a list would be copied there and make the host wait
     colour = torch.cat([frames.new_full((1,), value) for value in colours]).view(1, 1, -1, 1, 1)
     return torch.where(mask, frames, colour)
+
+
+def _colours_of(fill: float | Sequence[float], *, channels: int) -> list[float]:
+    try:
+        colours = torch.as_tensor(fill, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):  # what PyTorch answers words, None and ragged lists with
+        colours = None
+    if colours is None or colours.shape not in ((), (channels,)):
+        raise ConfigError(f"fill: expected a number or {channels} of them, one a channel, got {fill!r}")
+    if not bool(colours.isfinite().all()):
+        raise ConfigError(f"fill: expected finite numbers, got {fill!r}")
+    values: list[float] = colours.expand(channels).tolist()
+    return values
 
 
 @dataclass(frozen=True)
@@ -165,7 +174,7 @@ class PatchMask:
 
 def _check_numbers(patch_size: int, ratio: float, grid: str) -> None:
     check_positive(patch_size=patch_size)
-    if not 0 <= ratio <= 1:  # also refuses NaN
+    if not isinstance(ratio, Real) or not 0 <= ratio <= 1:  # also refuses NaN
         raise ConfigError(f"ratio: expected the share of cells hidden, in [0, 1], got {ratio!r}")
     if grid not in get_args(Grid):
         raise ConfigError(f"grid: expected 'crop' or 'stretch', got {grid!r}")

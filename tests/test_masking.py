@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,6 +108,12 @@ def test_hidden_pixels_show_the_fill_and_visible_ones_are_unchanged() -> None:
     assert torch.equal(clip, before)
 
 
+@pytest.mark.parametrize("fill", [np.float32(0.25), torch.tensor(0.25), np.array([0.25] * 3), torch.full((3,), 0.25)])
+def test_a_fill_may_be_a_number_of_numpy_or_torch(fill: Any) -> None:
+    hidden = apply_mask(torch.zeros(1, 1, 3, 2, 4), torch.zeros(1, 1, 1, 2, 4, dtype=torch.bool), fill=fill)
+    assert torch.equal(hidden, torch.full((1, 1, 3, 2, 4), 0.25))
+
+
 def test_the_default_fill_is_zero_after_normalisation() -> None:
     clip = torch.rand(1, 1, 3, 4, 4)
     masked = apply_mask(clip, torch.zeros(1, 1, 1, 4, 4, dtype=torch.bool))
@@ -149,5 +157,10 @@ def test_bad_numbers_shapes_and_types_are_refused() -> None:
         apply_mask(clip.byte(), mask)
     with pytest.raises(ConfigError, match="fill: expected a number or 3 of them"):
         apply_mask(clip, mask, fill=(0.0, 1.0))
+    for fill in ("mean", None, [[0.5]] * 3):
+        with pytest.raises(ConfigError, match="fill: expected a number or 3 of them"):
+            apply_mask(clip, mask, fill=fill)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="ratio: expected"):
+        PatchMask(8, "half")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="fill: expected finite numbers"):
         apply_mask(clip, mask, fill=math.nan)
