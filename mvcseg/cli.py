@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:  # no traceback for whoever did not ask for one
         hint = "" if options.debug else " (--debug shows where)"
-        return _failed(options, f"unexpected {type(error).__name__}: {error}{hint}")
+        return _failed(options, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}{hint}")
     return 0
 
 
@@ -276,17 +276,17 @@ def _vlm(parser: argparse.ArgumentParser, *, required: bool, local: bool) -> Non
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
-    return value
+    return _at_least(1, text)
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
-    return value
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"expected a number of at least {least}, got {text}")
+    return int(text)
 
 
 def _short_side(text: str) -> int | None:

@@ -282,11 +282,17 @@ def _class_names(options: argparse.Namespace) -> tuple[str, ...]:
     predictions = getattr(options, "predictions", None) or [options.prediction]
     if options.classes is not None:
         return read_class_list(options.classes)
+    lists: dict[Path, tuple[str, ...]] = {}
     for prediction in predictions:
         for path in (Path(prediction, CLASSES_FILE), Path(prediction).parent / CLASSES_FILE):
             if path.is_file():
-                return tuple(data.read_classes(path))
-    return VSPW_CLASSES
+                lists[path] = tuple(data.read_classes(path))
+                break
+    for path, names in lists.items():
+        first, expected = next(iter(lists.items()))
+        if names != expected:
+            raise ConfigError(f"predictions: {shown(path)} lists other classes than {shown(first)}")
+    return next(iter(lists.values()), VSPW_CLASSES)
 
 
 def _groups(options: argparse.Namespace, class_names: Sequence[str]) -> Sequence[vlm.Group]:
@@ -300,6 +306,9 @@ def _groups(options: argparse.Namespace, class_names: Sequence[str]) -> Sequence
 def _check_backend(options: argparse.Namespace) -> None:
     if (options.vlm is None) != (options.model is None):
         raise UsageError("--vlm URL and --model NAME go together")
+    # transformers takes what is no folder for a name on a hub, and asks there
+    if options.local is not None and not Path(options.local).is_dir():
+        raise DataError(f"{shown(options.local)}: expected a folder of an image-text model, got none")
 
 
 def _backend(options: argparse.Namespace, out: Path) -> vlm.VLM:

@@ -74,7 +74,8 @@ def load_function(reference: str, *, device: str | torch.device = "cpu") -> Load
     except MvcsegError:
         raise
     except Exception as error:  # whatever the user's own code raises is told as one message
-        raise ConfigError(f"segmenter: {reference} raised {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"segmenter: {reference} raised {type(error).__name__}: {reason}") from error
     if not callable(segmenter) or not hasattr(segmenter, "num_classes"):
         raise ConfigError(
             f"segmenter: expected {function}() to return a Segmenter (a callable with num_classes), "

@@ -32,6 +32,10 @@ def build():
     return ByColour()
 def broken():
     return mvcseg.PerFrame(lambda x: x[..., :5], num_classes=3, logits_of=lambda out: 1 / 0)
+def rambling():
+    raise RuntimeError("first\\n  second")
+def rambling_later():
+    return mvcseg.PerFrame(lambda x: rambling(), num_classes=3, logits_of=lambda out: out)
 def slow():
     import time
     class Slow(ByColour):
@@ -162,6 +166,19 @@ def test_select_copies_the_steadier_prediction(inside: Path, capsys: pytest.Capt
     assert "good  <- chosen" in output(capsys)
 
 
+def test_select_refuses_predictions_of_different_classes(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(f"{PREDICT} --out a")
+    run(f"{PREDICT} --out raw --raw-ids")
+    shutil.copytree("a", "other")
+    classes = Path("other/classes.json")
+    classes.write_text(classes.read_text().replace("river", "brook"))
+    for second, told in (("raw", "raw ids"), ("other", "other/classes.json")):
+        capsys.readouterr()
+        run(f"select in/set/data/pan a {second} --out o", status=1)
+        assert told in capsys.readouterr().err
+    assert not Path("o").exists()
+
+
 def test_correct_asks_applies_and_records(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(f"{PREDICT} --out masks")
     Path("groups.json").write_text('[{"noun": "water", "classes": ["river", "lake"]}]')
@@ -251,6 +268,28 @@ def test_bad_input_ends_with_one_message(
     assert printed.err.startswith("mvcseg: ")
 
 
+@pytest.mark.parametrize("function", ["rambling", "rambling_later"])
+def test_an_error_of_several_lines_is_told_in_one(
+    function: str, inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"predict in/pan.mp4 --segmenter in/mine.py:{function} --out o", status=1)
+    told = capsys.readouterr().err
+    assert "RuntimeError: first second" in told
+    assert told.count("\n") == 1
+
+
+def test_a_local_model_is_a_folder_and_never_looked_for_elsewhere(
+    inside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(f"{PREDICT} --out p")
+    Path("g.json").write_text(json.dumps([{"noun": "water", "classes": ["river", "lake"]}]))
+    monkeypatch.setattr("mvcseg.vlm.LocalVLM", None)  # calling it fails
+    capsys.readouterr()
+    run("correct in/set/data/pan p --local some/model --groups g.json --out o", status=1)
+    assert capsys.readouterr().err == "mvcseg: some/model: expected a folder of an image-text model, got none\n"
+    assert not Path("o").exists()
+
+
 def test_debug_shows_the_traceback(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("inspect in/mine.py --debug", status=1)
     assert "Traceback" in capsys.readouterr().err
@@ -274,6 +313,12 @@ def test_wrong_usage_exits_with_two(line: str, inside: Path, capsys: pytest.Capt
         main(line.split())
     assert stop.value.code == 2
     assert "usage: mvcseg" in capsys.readouterr().err
+
+
+def test_a_number_that_is_none_is_told_in_words(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "in/pan.mp4", "--segmenter", "in/mine.py:build", "--clip-length", "few", "--out", "o"])
+    assert "expected a number of at least 1, got few" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
