@@ -90,10 +90,12 @@ def multiscale_flip(scales: Sequence[float] = (0.9, 1.0, 1.1, 1.2), *, flip: boo
         >>> [(view.scale, view.flip) for view in multiscale_flip((1.0, 1.1))]
         [(1.1, False), (1.1, True), (1.0, False), (1.0, True)]
     """
-    if not scales or len(set(scales)) != len(scales):
+    if len(scales) == 0 or len(set(scales)) != len(scales):
         raise ConfigError(f"scales: expected at least one scale and none twice, got {tuple(scales)}")
     flips = (False, True) if flip else (False,)
-    return tuple(View(scale=scale, flip=mirrored) for scale in sorted(scales, reverse=True) for mirrored in flips)
+    return tuple(
+        View(scale=float(scale), flip=mirrored) for scale in sorted(scales, reverse=True) for mirrored in flips
+    )
 
 
 def vote_labels(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -232,3 +233,9 @@ def test_bad_arguments_are_refused() -> None:
     nan = PerFrame(lambda x: x * torch.nan, num_classes=3, logits_of=lambda out: out)
     with pytest.raises(DataError, match="NaN"):
         vote_labels(nan, video, views=VIEWS, clip_length=2)
+
+
+def test_scales_may_come_as_an_array() -> None:
+    assert multiscale_flip(np.array([1.0, 1.5])) == multiscale_flip((1.0, 1.5))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="scales: expected at least one"):
+        multiscale_flip(np.array([]))  # type: ignore[arg-type]
