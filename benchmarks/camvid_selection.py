@@ -148,6 +148,8 @@ def measure_rate(
                 for start in range(step if clip.split == split else 0):
                     seen = clip[start::step]
                     weight = len(seen) - 1
+                    if weight < 1:
+                        continue
                     candidates = {name: predictions[clip.name][name][start::step] for name in pair}
                     candidates["truth"] = seen.labels
                     choice = select_model(seen.frames, candidates, num_classes=NUM_CLASSES, flow=flow)
@@ -155,6 +157,8 @@ def measure_rate(
                     for name, value in found.items():
                         totals[name] = totals.get(name, 0.0) + weight * value
                     pairs += weight
+            if not pairs:
+                continue
             row = {name: value / pairs for name, value in totals.items()}
             rows.append({"split": split, "step": step, "pairs": pairs, **row})
     return rows

@@ -186,6 +186,15 @@ def _training(training: Results) -> str:
     return _table(head, rows)
 
 
+def _training_choices(training: Results) -> str:
+    rows = []
+    for row in training["choices"]:
+        scores = [f"{row['scores'][run]:.4f}" for run in ("plain", "mvc")]
+        true = [f"{row['mIoU'][run]:.2f}" for run in ("plain", "mvc")]
+        rows.append([row["video"], *scores, *true])
+    return _table(["video", "score plain", "score MVC", "mIoU plain", "mIoU MVC"], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "nets": ("chain", _nets),
     "tta-val": ("tta", lambda part: _tta(part, split="val")),
@@ -197,6 +206,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "chain-val": ("chain", lambda part: _chain(part, split="val")),
     "chain-test": ("chain", lambda part: _chain(part, split="test")),
     "training": ("training", _training),
+    "training-choices": ("training", _training_choices),
 }
 """Each table's part of the results, and what makes it."""
 

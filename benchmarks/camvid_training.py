@@ -8,7 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from camvid_scores import percent
+from camvid_scores import Clip, load, mean_iou, percent
+
+from mvcseg.data import LabelFolder
 
 HERE = Path(__file__).resolve().parent
 RUNS = ("plain", "mvc")
@@ -44,7 +46,21 @@ def measure(root: Path, *, folder: Path | None = None) -> dict:
             scores = json.loads(_mvcseg("eval", masks, "--vspw", root, "--split", split, "--json"))
             row[split] = {name: percent(scores[name]) for name in ("mIoU", "VC8", "VC16")}
         rows.append(row)
-    return {"rows": rows, "config": json.loads((HERE / "camvid_mvc.json").read_text())}
+    choices = [_choose(clip, folder, root) for clip in load(root, split="val")]
+    return {"rows": rows, "choices": choices, "config": json.loads((HERE / "camvid_mvc.json").read_text())}
+
+
+def _choose(clip: Clip, folder: Path, root: Path) -> dict:
+    """The choice between the two models for a video by flow and SSIM, beside their mIoU on it."""
+    masks = {run: folder / f"masks-{run}-val" for run in RUNS}
+    video = root / "data" / clip.name
+    choice = json.loads(_mvcseg("select", video, *masks.values(), "--out", folder / "chosen", "--json"))
+    labels = {run: LabelFolder(path / clip.name)[:] for run, path in masks.items()}
+    return {
+        "video": clip.name,
+        "scores": {run: choice["scores"][str(path)] for run, path in masks.items()},
+        "mIoU": {run: mean_iou([(clip, labels[run])]) for run in RUNS},
+    }
 
 
 def _mvcseg(*arguments: str | Path) -> str:
