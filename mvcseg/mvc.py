@@ -79,7 +79,11 @@ class MVCWrapper(nn.Module):
     @property
     def num_classes(self) -> int:
         """K of the wrapped segmenter."""
-        return self.segmenter.num_classes
+        inner: Any = self.segmenter
+        if not hasattr(inner, "num_classes") and hasattr(inner, "module"):
+            inner = inner.module  # DDP hides the attributes of what it holds
+        number: int = inner.num_classes
+        return number
 
     @property
     def stream(self) -> Callable[..., Iterator[Tensor]]:

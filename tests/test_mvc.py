@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mvcseg import IMAGENET_MEAN, MVCWrapper, PatchMask, PerFrame, apply_mask
+from mvcseg import IMAGENET_MEAN, MVCWrapper, PatchMask, PerFrame, apply_mask, predict_labels
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.losses import PixelObjective
 
@@ -193,3 +193,12 @@ def test_bad_arguments_are_refused_at_the_call() -> None:
         mvc.loss_terms(frames.byte(), labels)
     with pytest.raises(DTypeError, match="labels: expected an integer tensor"):
         mvc.loss_terms(frames, labels.float())
+
+
+def test_a_segmenter_inside_a_parallel_wrapper_keeps_its_number_of_classes() -> None:
+    net = PerFrame(nn.Conv2d(3, 4, 1), num_classes=4, logits_of=lambda out: out)
+    mvc = MVCWrapper(nn.DataParallel(net), mask=PatchMask(8, 0.5))  # DDP, too, holds its model as `module`
+    assert mvc.num_classes == 4
+    assert not hasattr(mvc, "stream")
+    video = torch.zeros(2, 3, 32, 40, dtype=torch.uint8)
+    assert predict_labels(mvc, video, clip_length=2).shape == (2, 32, 40)
