@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from mvcseg import __version__
-from mvcseg.errors import MvcsegError
+from mvcseg.errors import ConfigError, MvcsegError, UsageError
 
 DESCRIPTION = """\
 Video semantic segmentation that is right and steady over time.
@@ -27,13 +27,13 @@ Exit status: 0 done, 1 the command failed (one message says why), 2 wrong usage,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (argparse itself exits with 2 on wrong usage)."""
     options = build_parser().parse_args(arguments)
-    from mvcseg import commands  # heavier than parsing: `--help` and wrong usage answer at once
-
-    command: Callable[[argparse.Namespace], None] = getattr(commands, options.function)
     try:
+        from mvcseg import commands  # brings every part of the library, which parsing does not need
+
+        command: Callable[[argparse.Namespace], None] = getattr(commands, options.function)
         command(options)
         sys.stdout.flush()
-    except commands.UsageError as error:
+    except UsageError as error:
         print(f"mvcseg: {error}; see --help", file=sys.stderr)
         return 2
     except MvcsegError as error:
@@ -105,7 +105,7 @@ def _predict(commands: Commands) -> None:
     _data_set(parser, required=False)
     _model(parser)
     _prediction(parser)
-    parser.add_argument("--shard", metavar="I/N", help="do the I-th of N equal parts of the videos, I from 1 to N")
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help="do part I of N of the videos, I from 1 to N")
     parser.add_argument("--raw-ids", action="store_true", help="write raw ids (0 void, 1..K) instead of 0..K-1")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
@@ -287,6 +287,16 @@ def _at_least(least: int, text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= least):
         raise argparse.ArgumentTypeError(f"expected a number of at least {least}, got {text}")
     return int(text)
+
+
+def _shard(text: str) -> str:
+    from mvcseg.prediction import shard
+
+    try:
+        shard([], text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _short_side(text: str) -> int | None:

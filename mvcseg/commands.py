@@ -7,9 +7,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,12 @@ from mvcseg.data.class_list import read_class_list
 from mvcseg.data.files import shown, write_aside, write_json
 from mvcseg.data.label_maps import CLASSES_FILE
 from mvcseg.data.vspw_classes import VSPW_CLASSES
-from mvcseg.errors import ConfigError, DataError
+from mvcseg.errors import ConfigError, DataError, UsageError
+from mvcseg.progress import frame_progress, progress_bar, watched_frames
 from mvcseg.segmenter import Video
 
 CHANGES_FILE = "changes.json"
 """Record of a correction, beside the label maps' folder."""
-
-
-class UsageError(ConfigError):
-    """Arguments that do not go together: exit status 2."""
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -54,7 +50,7 @@ def predict(options: argparse.Namespace) -> None:
         loaded = loading.load_checkpoint(options.checkpoint, device=device)
     else:
         loaded = loading.load_function(options.segmenter, device=device)
-    with _videos_of(options) as videos, _frame_progress() as progress:
+    with _videos_of(options) as videos, frame_progress() as progress:
         done = predict_to_folder(
             videos if options.shard is None else shard(videos, options.shard),
             loaded.segmenter,
@@ -90,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
             raise ConfigError(f"checkpoint: {shown(name)} has other classes than {shown(options.checkpoint[0])}")
     out = _new_folder(options.out)
     is_asked = options.vlm is not None or options.answers is not None
-    with _watched(video) as watched:
+    with watched_frames(video) as watched:
         result = run_video(
             watched,
             {name: model.segmenter for name, model in loaded.items()},
@@ -140,10 +136,10 @@ def select(options: argparse.Namespace) -> None:
     video = data.open_video(options.video)
     folders = {name: _label_folder(name, video) for name in options.predictions}
     class_names = _class_names(options)
-    with _watched(video) as watched:
+    with watched_frames(video) as watched:
         chosen = select_model(watched, folders, num_classes=len(class_names), flow=FarnebackFlow())
     source = folders[chosen.name].folder
-    target = _new_folder(Path(options.out, video.name))
+    target = _labels_folder(options.out, video)
     for name in video.frame_names:
         with write_aside(target / f"{name}.png") as aside:
             shutil.copyfile(source / f"{name}.png", aside)
@@ -174,7 +170,7 @@ def correct(options: argparse.Namespace) -> None:
             print(f"frames {first}-{last}, box {question.region.box}: {question.text}")
         return
     out = _new_folder(options.out)
-    with _bar("questions") as progress:
+    with progress_bar("questions") as progress:
         correction = vlm.correct_labels(
             video,
             labels,
@@ -216,7 +212,7 @@ def report(options: argparse.Namespace) -> None:
     """``mvcseg report``."""
     from mvcseg.reporting import report as write_report
 
-    with _frame_progress() as progress:
+    with frame_progress() as progress:
         page = write_report(
             options.video,
             options.predictions,
@@ -253,7 +249,7 @@ def check_data(options: argparse.Namespace) -> None:
     """``mvcseg data check``."""
     from mvcseg.data.check import check_folder
 
-    with _bar("videos") as progress:
+    with progress_bar("videos") as progress:
         checked = check_folder(options.folder, progress=progress)
     print(checked)
 
@@ -327,9 +323,21 @@ def _new_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def _labels_folder(out: str | os.PathLike[str], video: Any) -> Path:
+    """The folder for a video's label maps; one that holds others than its own is refused."""
+    folder = _new_folder(Path(out, video.name))
+    extra = sorted({path.stem for path in folder.glob("*.png")}.difference(video.frame_names))
+    if extra:
+        raise DataError(
+            f"{shown(folder)}: holds {len(extra)} label maps that are no frame of this video, first "
+            f"{shown(extra[0])}.png; remove them or choose another output folder"
+        )
+    return folder
+
+
 def _write_labels(out: Path, video: Any, labels: Tensor, class_names: Sequence[str]) -> None:
     colours = data.class_colours(class_names)
-    folder = _new_folder(out / video.name)
+    folder = _labels_folder(out, video)
     for name, label_map in zip(video.frame_names, labels, strict=True):
         data.write_label_map(folder / f"{name}.png", label_map.cpu(), colours=colours)
     data.write_classes(out, class_names, colours)
@@ -341,60 +349,3 @@ def _overlays(video: Video, labels: Tensor, colours: np.ndarray[Any, np.dtype[np
     for start in range(0, len(video), 8):
         stop = min(start + 8, len(video))
         yield overlay(video[start:stop], labels[start:stop].to(torch.uint8).cpu(), colours=torch.from_numpy(colours))
-
-
-@contextmanager
-def _watched(video: Any) -> Iterator[Any]:
-    """The video with a progress bar that counts the frames read from it."""
-    from tqdm import tqdm
-
-    with tqdm(unit=" frames read", delay=2, file=sys.stderr, leave=False) as bar:
-        yield _WatchedVideo(video, bar.update)
-
-
-@dataclass(frozen=True)
-class _WatchedVideo:
-    video: Any
-    advance: Callable[[int], object]
-
-    def __len__(self) -> int:
-        return len(self.video)
-
-    def __getitem__(self, index: slice, /) -> Tensor:
-        clip: Tensor = self.video[index]
-        self.advance(len(clip))
-        return clip
-
-
-@contextmanager
-def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error that shows only once two seconds have gone by."""
-    from tqdm import tqdm
-
-    with tqdm(unit=f" {unit}", delay=2, file=sys.stderr, leave=False) as bar:
-
-        def update(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield update
-
-
-@contextmanager
-def _frame_progress() -> Iterator[Callable[[str, int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(unit=" frames", delay=2, file=sys.stderr, leave=False) as bar:
-        finished = 0
-        current = ""
-
-        def update(name: str, done: int, total: int) -> None:
-            nonlocal finished, current
-            if name != current:
-                finished += 0 if not current else int(bar.total or 0) - finished
-                current = name
-                bar.set_description(shown(name), refresh=False)
-            bar.total = finished + total
-            bar.update(finished + done - bar.n)
-
-        yield update

@@ -22,6 +22,10 @@ class ConfigError(MvcsegError, ValueError):
     """A number, name or choice is outside what the function or configuration allows."""
 
 
+class UsageError(ConfigError):
+    """Arguments of a command that do not go together; the command line exits with status 2."""
+
+
 class CheckpointError(MvcsegError, RuntimeError):
     """A checkpoint cannot be read, or does not fit the model it is loaded into."""
 

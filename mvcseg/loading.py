@@ -73,7 +73,7 @@ def load_function(reference: str, *, device: str | torch.device = "cpu") -> Load
         segmenter = getattr(module, function)()
     except MvcsegError:
         raise
-    except Exception as error:  # whatever the user's own code raises is told as one message
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises is told as one message
         reason = " ".join(str(error).split())
         raise ConfigError(f"segmenter: {reference} raised {type(error).__name__}: {reason}") from error
     if not callable(segmenter) or not hasattr(segmenter, "num_classes"):
@@ -100,7 +100,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()  # fails on "meta" too, which holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first_line = str(error).partition("\n")[0]
         raise ConfigError(f"device: {name!r} cannot be used ({first_line})") from error

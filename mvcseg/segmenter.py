@@ -160,12 +160,14 @@ class PerFrame(nn.Module):
         """Logits ``(B, T, K, H, W)`` of frames ``(B, T, 3, H, W)`` in ``[0, 1]``.
 
         Raises:
-            ShapeError: frames are not five-dimensional, or the net's logits have another number of
+            ShapeError: frames are not five-dimensional or empty, or the net's logits have another number of
                 images or classes than expected.
             DTypeError: frames are not floating-point, or ``logits_of`` did not give a tensor.
         """
         sizes = check_shapes(frames=(frames, "b t 3 h w"))
         check_float(frames=frames)
+        if 0 in frames.shape:
+            raise ShapeError(f"frames: expected (b t 3 h w) with no empty axis, got {tuple(frames.shape)}")
         images = rearrange(frames, "b t c h w -> (b t) c h w")
         if self.mean is not None and self.std is not None:
             images = (images - self.mean.to(images)) / self.std.to(images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -86,12 +88,12 @@ def check_num_classes(num_classes: int) -> int:
     Raises:
         ConfigError: it is outside that range or no integer.
     """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= MAX_CLASSES:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral) or not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(
             f"num_classes: expected an integer from 1 to {MAX_CLASSES} (labels are bytes, 255 is the ignore "
             f"index), got {num_classes!r}"
         )
-    return num_classes
+    return int(num_classes)
 
 
 def check_positive(**named: int) -> None:
@@ -101,7 +103,7 @@ def check_positive(**named: int) -> None:
         ConfigError: one is not.
     """
     for name, value in named.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ConfigError(f"{name}: expected an integer of at least 1, got {value!r}")
 
 

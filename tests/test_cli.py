@@ -209,6 +209,15 @@ def test_run_writes_everything_to_look_at(inside: Path, capsys: pytest.CaptureFi
         assert Path("result", name).stat().st_size > 0
 
 
+def test_label_maps_of_another_video_are_not_mixed_with_this_ones(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("result/pan").mkdir(parents=True)
+    Path("result/pan/extra.png").write_bytes(b"")
+    run("run in/pan.mp4 --checkpoint in/model.safetensors --out result", status=1)
+    assert "holds 1 label maps that are no frame of this video, first extra.png" in capsys.readouterr().err
+
+
 def test_report_writes_a_page(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(f"{PREDICT} --out masks")
     capsys.readouterr()
@@ -247,7 +256,6 @@ def test_checking_a_data_set_tells_what_it_holds_or_every_fault(
         ("predict in/pan.mp4 --checkpoint in/mine.py --out o", "mine.py"),
         ("predict in/pan.mp4 --segmenter in/mine.py:missing --out o", "mine.py:missing"),
         ("predict in/pan.mp4 --segmenter in/mine.py:build --device gpu --out o", "device"),
-        ("predict in/pan.mp4 --segmenter in/mine.py:build --shard 3/2 --out o", "shard"),
         ("predict --vspw in/set --split nope --segmenter in/mine.py:build --out o", "nope.txt"),
         ("eval in/set --vspw in/set --split val", "missing"),
         ("select in/pan.mp4 in/set in/none --out o", "in/"),
@@ -305,6 +313,8 @@ def test_debug_shows_the_traceback(inside: Path, capsys: pytest.CaptureFixture[s
         "predict in/pan.mp4 --segmenter in/mine.py:build --clip-length 0 --out o",
         "predict in/pan.mp4 --segmenter in/mine.py:build --short-side wide --out o",
         "eval masks --vspw in/set",
+        "predict in/pan.mp4 --segmenter in/mine.py:build --shard 3/2 --out o",
+        "predict in/pan.mp4 --segmenter in/mine.py:build --shard half --out o",
         "correct in/pan.mp4 p --vlm u --answers f --out o",
     ],
 )

@@ -23,7 +23,7 @@ ROWS: list[list[str]] = [
     ["models.dvis"],
     ["inference"],
     ["mvc", "tta", "ensemble", "vlm", "adapters", "report"],
-    ["training", "evaluation", "pipeline", "prediction", "reporting", "loading"],
+    ["training", "evaluation", "pipeline", "prediction", "reporting", "loading", "progress"],
     ["demo"],
     ["commands"],
     ["cli"],

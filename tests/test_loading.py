@@ -31,6 +31,9 @@ def wrongly_named():
 def broken():
     raise OSError("no such weights")
 
+def leaves():
+    raise SystemExit(5)
+
 def nothing():
     return None
 """
@@ -69,6 +72,7 @@ def test_a_function_of_a_file_gives_a_segmenter(tmp_path: Path) -> None:
         ("other.py:build", "is no file"),
         ("mine.py:missing", "raised AttributeError"),
         ("mine.py:broken", "raised OSError: no such weights"),
+        ("mine.py:leaves", "raised SystemExit: 5"),
         ("mine.py:nothing", "expected nothing.* to return a Segmenter .*got NoneType"),
         ("mine.py:wrongly_named", "expected 2 class_names, got 1"),
         ("bad.py:build", "raised SyntaxError"),
@@ -94,7 +98,7 @@ def test_a_librarys_own_error_in_the_users_file_comes_through(tmp_path: Path) ->
 def test_devices_by_name() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in ("cpu", "cuda")
-    for name in ("gpu", "cuda:99"):
+    for name in ("gpu", "cuda:99", "meta"):
         with pytest.raises(ConfigError, match=f"device: '{name}' cannot be used"):
             choose_device(name)
 

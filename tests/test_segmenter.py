@@ -83,6 +83,11 @@ def test_logits_of_that_gives_no_tensor_is_named() -> None:
         segmenter(torch.rand(1, 2, 3, 32, 32))
 
 
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(ShapeError, match="no empty axis"):
+        PerFrame(identity, num_classes=3, logits_of=identity)(torch.rand(0, 1, 3, 8, 8))
+
+
 def test_bytes_are_refused_with_the_fix() -> None:
     with pytest.raises(DTypeError, match="divide uint8 frames by 255"):
         PerFrame(identity, num_classes=3, logits_of=identity)(torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8))

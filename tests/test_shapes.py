@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,3 +59,8 @@ def test_numbers_of_classes_outside_a_byte_are_refused(count: int) -> None:
 def test_only_integers_of_at_least_one_are_positive(value: int) -> None:
     with pytest.raises(ConfigError, match="steps: expected an integer of at least 1"):
         check_positive(steps=value)
+
+
+def test_integers_of_numpy_count_as_integers() -> None:
+    check_positive(steps=np.int64(3))
+    assert check_num_classes(np.int32(7)) == 7

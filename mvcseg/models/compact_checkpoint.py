@@ -7,7 +7,6 @@ the caller adds (scores, seed, command), all as JSON. Nothing in a file is ever 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mvcseg.errors import CheckpointError, ConfigError
+from mvcseg.data.files import write_aside
+from mvcseg.errors import CheckpointError, ConfigError, DataError
 from mvcseg.models.compact import CompactSegmenter
 
 FORMAT = "mvcseg.compact"
@@ -62,19 +62,11 @@ def save_compact(
         }
     except (TypeError, ValueError) as error:
         raise ConfigError(f"metadata: expected what JSON can hold, got {metadata!r} ({error})") from error
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            with aside.open("wb") as file:
-                file.write(save(state, metadata=header))
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+        with write_aside(path) as aside:
+            aside.write_bytes(save(state, metadata=header))
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def load_compact(path: str | Path, *, device: torch.device | str = "cpu") -> CompactSegmenter:

@@ -118,8 +118,9 @@ def test_nan_weights_are_not_written_and_the_older_file_stays(model: CompactSegm
 
 
 def test_a_folder_that_cannot_be_written_is_named(model: CompactSegmenter, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"absent/m\.safetensors: cannot be written"):
-        save_compact(model, tmp_path / "absent" / "m.safetensors")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"file"):
+        save_compact(model, tmp_path / "file" / "m.safetensors")
 
 
 def test_wrong_names_and_metadata_are_refused(model: CompactSegmenter, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Progress on standard error, shown only once two seconds have gone by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mvcseg.data.files import shown
+
+
+@contextmanager
+def watched_frames(video: Any) -> Iterator[Any]:
+    """The video, with a bar that counts the frames read from it."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" frames read", delay=2, file=sys.stderr, leave=False) as bar:
+        yield _WatchedVideo(video, bar.update)
+
+
+@dataclass(frozen=True)
+class _WatchedVideo:
+    video: Any
+    advance: Callable[[int], object]
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def __getitem__(self, index: slice, /) -> Tensor:
+        clip: Tensor = self.video[index]
+        self.advance(len(clip))
+        return clip
+
+
+@contextmanager
+def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar to be called with what is done and what there is in all."""
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", delay=2, file=sys.stderr, leave=False) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
+
+
+@contextmanager
+def frame_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the frames of several videos, called with a video's name, its frames done and its frames in all."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" frames", delay=2, file=sys.stderr, leave=False) as bar:
+        finished = 0
+        current = ""
+
+        def update(name: str, done: int, total: int) -> None:
+            nonlocal finished, current
+            if name != current:
+                finished += 0 if not current else int(bar.total or 0) - finished
+                current = name
+                bar.set_description(shown(name), refresh=False)
+            bar.total = finished + total
+            bar.update(finished + done - bar.n)
+
+        yield update
