@@ -64,7 +64,8 @@ def predict(options: argparse.Namespace) -> None:
             progress=progress,
         )
     kept = f" ({done.kept} were there)" if done.kept else ""
-    print(f"{done.videos} videos, {done.written + done.kept} label maps{kept}: {shown(options.out)}")
+    maps = _counted(done.written + done.kept, "label map")
+    print(f"{_counted(done.videos, 'video')}, {maps}{kept}: {shown(options.out)}")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -120,8 +121,8 @@ def run(options: argparse.Namespace) -> None:
     for status in ("changed", "confirmed", "unclear", "failed"):
         count = sum(change.status == status for change in result.changes)
         if count:
-            print(f"{count} regions {status}")
-    print(f"{len(video)} label maps, {shown(out / 'overlay.mp4')}, {shown(page)}")
+            print(f"{_counted(count, 'region')} {status}")
+    print(f"{_counted(len(video), 'label map')}, {shown(out / 'overlay.mp4')}, {shown(page)}")
 
 
 def select(options: argparse.Namespace) -> None:
@@ -164,7 +165,7 @@ def correct(options: argparse.Namespace) -> None:
     if options.dry_run:
         plan = vlm.plan_questions(labels, groups=groups, class_names=class_names)
         asked = plan.questions[: options.max_questions]
-        print(f"{len(asked)} questions, one image each; {plan.too_small} regions are too small to ask about")
+        print(f"{_counted(len(asked), 'question')}, one image each; regions too small to ask about: {plan.too_small}")
         for question in asked:
             first, last = question.region.frames
             print(f"frames {first}-{last}, box {question.region.box}: {question.text}")
@@ -186,7 +187,7 @@ def correct(options: argparse.Namespace) -> None:
         told = f"{change.from_name} -> {change.to_name}" if change.to_name else change.from_name
         reason = f" ({change.reason})" if change.reason else ""
         print(f"{change.status}: frames {change.frames[0]}-{change.frames[1]}, {told}{reason}")
-    print(f"{correction.count('changed')} of {len(correction.changes)} regions changed: {shown(out)}")
+    print(f"{correction.count('changed')} of {_counted(len(correction.changes), 'region')} changed: {shown(out)}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -349,3 +350,7 @@ def _overlays(video: Video, labels: Tensor, colours: np.ndarray[Any, np.dtype[np
     for start in range(0, len(video), 8):
         stop = min(start + 8, len(video))
         yield overlay(video[start:stop], labels[start:stop].to(torch.uint8).cpu(), colours=torch.from_numpy(colours))
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

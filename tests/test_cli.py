@@ -144,7 +144,7 @@ def test_shards_share_the_videos(inside: Path, capsys: pytest.CaptureFixture[str
     run("predict --vspw in/set --split val --segmenter in/mine.py:build --shard 2/2 --out masks")
     assert "0 videos" in output(capsys)
     run("predict --vspw in/set --split val --segmenter in/mine.py:build --shard 1/2 --out masks")
-    assert "1 videos, 18 label maps" in output(capsys)
+    assert "1 video, 18 label maps" in output(capsys)
 
 
 def test_select_copies_the_steadier_prediction(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
