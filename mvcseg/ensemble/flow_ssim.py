@@ -16,6 +16,7 @@ motion out of the frame everywhere) the score is 1. Ties go to the first candida
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,16 +116,23 @@ def _scores(
     for name, labels in candidates.items():
         check_label_video(labels, length=length, name=name)
     losses, scored = torch.zeros(len(candidates), dtype=torch.float64), 0
-    for frames, maps in _clips(video, candidates):
-        if min(frames.shape[-2:]) < _WINDOW:
-            continue
-        motion = flow(frames[1:], frames[:-1])
-        check_shapes(frames=(frames[1:], "n 3 h w"), flow=(motion, "n 2 h w"))
-        check_float(flow=motion)
-        pair_losses = _pair_losses(maps, motion, num_classes=num_classes)
-        valid = ~pair_losses[:, 0].isnan()
-        losses += pair_losses[valid].sum(dim=0)
-        scored += int(valid.sum())
+    # The flow of a clip is estimated while the labels of the one before are compared in a thread of their own.
+    with ThreadPoolExecutor(1) as pool:
+        compared: list[Future[Tensor]] = []
+        for frames, maps in _clips(video, candidates):
+            if min(frames.shape[-2:]) < _WINDOW:
+                continue
+            motion = flow(frames[1:], frames[:-1])
+            check_shapes(frames=(frames[1:], "n 3 h w"), flow=(motion, "n 2 h w"))
+            check_float(flow=motion)
+            if compared:
+                compared[-1].result()  # or clips would pile up
+            compared.append(pool.submit(_pair_losses, maps, motion.detach(), num_classes=num_classes))
+        for future in compared:
+            pair_losses = future.result()
+            valid = ~pair_losses[:, 0].isnan()
+            losses += pair_losses[valid].sum(dim=0)
+            scored += int(valid.sum())
     return {name: 1 - loss / max(scored, 1) for name, loss in zip(candidates, losses.tolist(), strict=True)}
 
 
@@ -142,7 +150,8 @@ def _pair_losses(maps: Sequence[Sequence[Tensor]], motion: Tensor, *, num_classe
             scores = label_ssim(warped[one], after[one], num_classes=num_classes, counted=counted, window=_WINDOW)
             losses[pair, index] = (1 - scores).mean()
 
-    for_each_item(compare, len(motion))
+    for pair in range(len(motion)):  # in one thread: several would wait for the interpreter between short operations
+        compare(pair)
     return losses
 
 
