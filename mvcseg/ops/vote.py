@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import DTypeError, ShapeError
-from mvcseg.ops.parallel import for_each_item
 from mvcseg.shapes import check_integer, check_num_classes
 
 _CHUNK = 1 << 16
@@ -127,12 +126,8 @@ def _vote_by_chunks(maps: _Maps, among_tied: bool) -> _Maps:
             own[:] = chunk[0]
             opened[number] = left + start, np.take(chunk, left, axis=1)
 
-    chunks = -(-pixels // _CHUNK)
-    if maps.dtype.itemsize == 1:  # bytes are voted in the time it takes to start threads
-        for number in range(chunks):
-            settle(number)
-    else:
-        for_each_item(settle, chunks)
+    for number in range(-(-pixels // _CHUNK)):
+        settle(number)
     if opened:
         where, votes = (np.concatenate(part, axis=-1) for part in zip(*opened.values(), strict=True))
         for start in range(0, len(where), _CHUNK):
