@@ -113,10 +113,8 @@ def _vote_by_chunks(maps: _Maps, among_tied: bool) -> _Maps:
     """
     views, pixels = maps.shape
     winner = np.empty(pixels, dtype=maps.dtype)
-    opened: dict[int, tuple[npt.NDArray[np.intp], _Maps]] = {}
-
-    def settle(number: int) -> None:
-        start = number * _CHUNK
+    opened: list[tuple[npt.NDArray[np.intp], _Maps]] = []
+    for start in range(0, pixels, _CHUNK):
         chunk = _narrowed(maps[:, start : start + _CHUNK])
         own = winner[start : start + _CHUNK]
         left = np.flatnonzero(_agreements(chunk, 0) < (views + 1) // 2 - 1)
@@ -124,12 +122,9 @@ def _vote_by_chunks(maps: _Maps, among_tied: bool) -> _Maps:
             own[:] = _count(chunk, among_tied)
         else:
             own[:] = chunk[0]
-            opened[number] = left + start, np.take(chunk, left, axis=1)
-
-    for number in range(-(-pixels // _CHUNK)):
-        settle(number)
+            opened.append((left + start, np.take(chunk, left, axis=1)))
     if opened:
-        where, votes = (np.concatenate(part, axis=-1) for part in zip(*opened.values(), strict=True))
+        where, votes = (np.concatenate(part, axis=-1) for part in zip(*opened, strict=True))
         for start in range(0, len(where), _CHUNK):
             winner[where[start : start + _CHUNK]] = _count(votes[:, start : start + _CHUNK], among_tied)
     return winner
