@@ -105,6 +105,7 @@ def _predict(commands: Commands) -> None:
     _data_set(parser, required=False)
     _model(parser)
     _prediction(parser)
+    parser.add_argument("--classes", metavar="FILE", help="class names; else the model's, else those of ROOT")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="do part I of N of the videos, I from 1 to N")
     parser.add_argument("--raw-ids", action="store_true", help="write raw ids (0 void, 1..K) instead of 0..K-1")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")

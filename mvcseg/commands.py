@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mvcseg import data, loading, vlm
-from mvcseg.data.class_list import read_class_list
+from mvcseg.data.class_list import class_names_of, read_class_list
 from mvcseg.data.files import shown, write_aside, write_json
 from mvcseg.data.label_maps import CLASSES_FILE
 from mvcseg.data.vspw_classes import VSPW_CLASSES
@@ -50,12 +50,13 @@ def predict(options: argparse.Namespace) -> None:
         loaded = loading.load_checkpoint(options.checkpoint, device=device)
     else:
         loaded = loading.load_function(options.segmenter, device=device)
+    class_names = _names_for(loaded, options)
     with _videos_of(options) as videos, frame_progress() as progress:
         done = predict_to_folder(
             videos if options.shard is None else shard(videos, options.shard),
             loaded.segmenter,
             out=options.out,
-            class_names=loaded.class_names,
+            class_names=class_names,
             clip_length=options.clip_length,
             views=multiscale_flip() if options.tta else None,
             short_side=options.short_side,
@@ -255,6 +256,20 @@ def check_data(options: argparse.Namespace) -> None:
     print(checked)
 
 
+def _names_for(loaded: loading.Loaded, options: argparse.Namespace) -> Sequence[str]:
+    """Names from --classes, else the model's own, else the data set's where it has as many classes."""
+    own, count = loaded.class_names, len(loaded.class_names)
+    if options.classes is not None:
+        return read_class_list(options.classes)
+    if options.vspw is None:
+        return own
+    names = class_names_of(options.vspw)
+    if len(names) != count:
+        print(f"note: the model has {count} classes, {shown(options.vspw)} has {len(names)}", file=sys.stderr)
+        return own
+    return names if own == loading.numbered_classes(count) else own
+
+
 @contextmanager
 def _videos_of(options: argparse.Namespace) -> Iterator[list[Any]]:
     """The split's videos, the one named, or the one on standard input."""
@@ -288,7 +303,9 @@ def _class_names(options: argparse.Namespace) -> tuple[str, ...]:
     for path, names in lists.items():
         first, expected = next(iter(lists.items()))
         if names != expected:
-            raise ConfigError(f"predictions: {shown(path)} lists other classes than {shown(first)}")
+            raise ConfigError(
+                f"predictions: {shown(path)} lists other classes than {shown(first)}; --classes FILE names them for all"
+            )
     return next(iter(lists.values()), VSPW_CLASSES)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg.errors import DataError, DTypeError, ShapeError
-from mvcseg.segmenter import Segmenter, Video, check_video, device_of
-from mvcseg.shapes import check_num_classes, check_positive, check_shapes
+from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, device_of
+from mvcseg.shapes import check_positive, check_shapes
 
 
 def iter_logits(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iterator[Tensor]:
@@ -67,10 +67,10 @@ def iter_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iter
     Raises:
         ConfigError: ``clip_length`` is below 1, or the segmenter has more than 255 classes.
         ShapeError: the video is empty or not ``(T, 3, H, W)``, or the logits do not fit the frames.
-        DTypeError: frames are not uint8.
+        DTypeError: frames are not uint8, or the segmenter is none.
         DataError: the logits hold NaN.
     """
-    check_num_classes(segmenter.num_classes)
+    check_segmenter(segmenter)
     device = video.device if isinstance(video, Tensor) else torch.device("cpu")
     start = 0
     for logits in iter_logits(segmenter, video, clip_length=clip_length):
@@ -93,7 +93,7 @@ def predict_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> T
     Raises:
         ConfigError: ``clip_length`` is below 1, or the segmenter has more than 255 classes.
         ShapeError: the video is empty or not ``(T, 3, H, W)``, or the logits do not fit the frames.
-        DTypeError: frames are not uint8.
+        DTypeError: frames are not uint8, or the segmenter is none.
         DataError: the logits hold NaN.
 
     Example:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +106,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def numbered_classes(num_classes: int) -> Sequence[str]:
+def numbered_classes(num_classes: int) -> tuple[str, ...]:
     """Names for classes that have none: ``class 0``, ``class 1`` and so on."""
     return tuple(f"class {index}" for index in range(num_classes))
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from mvcseg.errors import ConfigError
+from mvcseg.errors import ConfigError, DataError
 from mvcseg.losses import Objective, PixelObjective
 from mvcseg.masking import apply_mask
 from mvcseg.segmenter import IMAGENET_MEAN, Segmenter
@@ -45,7 +45,7 @@ class MVCWrapper(nn.Module):
         fill: what hidden pixels show, a number or one for each channel, in ``[0, 1]``.
 
     Raises:
-        ConfigError: ``weight`` is negative or not finite.
+        ConfigError: ``weight`` is negative or not finite, or ``mask`` cannot be called.
 
     Source: arXiv 2406.04979, Eq. 3-4. There is no teacher: both passes meet the ground truth.
 
@@ -70,6 +70,10 @@ class MVCWrapper(nn.Module):
         super().__init__()
         if not (math.isfinite(weight) and weight >= 0):
             raise ConfigError(f"weight: expected a finite number of at least 0, got {weight!r}")
+        if not callable(mask):
+            raise ConfigError(
+                f"mask: expected PatchMask(patch_size=..., ratio=...) or a callable like it, got {mask!r}"
+            )
         self.segmenter = segmenter
         self.mask = mask
         self.objective = PixelObjective() if objective is None else objective
@@ -114,10 +118,12 @@ class MVCWrapper(nn.Module):
         Raises:
             ShapeError: frames and labels do not agree.
             DTypeError: frames are not floating-point or labels not integer.
+            DataError: on the CPU, frames are far outside ``[0, 1]``. Elsewhere looking would make the host wait.
         """
         check_shapes(frames=(frames, "b t 3 h w"), labels=(labels, "b t h w"))
         check_float(frames=frames)
         check_integer(labels=labels)
+        _check_range(frames)
         return self._terms(frames, labels, generator)
 
     def _terms(self, frames: Tensor, labels: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
@@ -125,4 +131,16 @@ class MVCWrapper(nn.Module):
         # The masked clip has no name here, so it is gone before the backward pass, where memory peaks.
         yield self.weight * self.objective(
             self.segmenter, apply_mask(frames, self.mask(frames, generator=generator), fill=self.fill), labels
+        )
+
+
+def _check_range(frames: Tensor) -> None:
+    # resampling overshoots a little; bytes as floats and frames normalised already lie far outside
+    if frames.device.type != "cpu" or frames.numel() == 0:
+        return
+    low, high = (value.item() for value in frames.detach().aminmax())
+    if low < -0.5 or high > 1.5:
+        raise DataError(
+            f"frames: expected values in [0, 1], got {low:.3g} to {high:.3g}; divide bytes by 255, and leave "
+            "normalisation to the model"
         )

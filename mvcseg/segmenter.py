@@ -57,6 +57,22 @@ class Video(Protocol):
         ...
 
 
+def check_segmenter(segmenter: Segmenter) -> int:
+    """Number of classes of a segmenter, 1 to 255.
+
+    Raises:
+        DTypeError: it cannot be called or has no ``num_classes``.
+        ConfigError: there are more than 255 classes.
+    """
+    num_classes = getattr(segmenter, "num_classes", None)
+    if not callable(segmenter) or num_classes is None:
+        raise DTypeError(
+            f"segmenter: expected a callable with num_classes, got {type(segmenter).__name__}; "
+            "mvcseg.PerFrame(net, num_classes=..., logits_of=...) makes one of an image model"
+        )
+    return check_num_classes(num_classes)
+
+
 def check_video(video: Video) -> int:
     """Number of frames of a stored video, at least 1.
 

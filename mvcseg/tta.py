@@ -25,8 +25,8 @@ from mvcseg.errors import ConfigError, DataError
 from mvcseg.inference import classes_of, gather_clips, iter_logits, read_clip
 from mvcseg.ops.resize import resize_frames, resize_scores
 from mvcseg.ops.vote import majority, majority_among_tied
-from mvcseg.segmenter import Segmenter, Video, check_video
-from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
+from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video
+from mvcseg.shapes import check_float, check_positive, check_shapes
 
 Tie = Literal["literal", "among-tied"]
 
@@ -159,7 +159,7 @@ def iter_vote_labels(
         ConfigError, ShapeError, DTypeError, DataError: as ``vote_labels``; DataError also when the temporary
             folder is full.
     """
-    check_num_classes(segmenter.num_classes)
+    check_segmenter(segmenter)
     check_positive(clip_length=clip_length)
     total = check_video(video)
     if not views:

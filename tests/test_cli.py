@@ -30,6 +30,8 @@ class ByColour:
         return (frames - frames.mean(dim=2, keepdim=True)) * 50
 def build():
     return ByColour()
+def unnamed():
+    return mvcseg.PerFrame(lambda x: x, num_classes=3, logits_of=lambda out: out)
 def broken():
     return mvcseg.PerFrame(lambda x: x[..., :5], num_classes=3, logits_of=lambda out: 1 / 0)
 def rambling():
@@ -114,6 +116,18 @@ def test_predicting_a_split_and_scoring_it(inside: Path, capsys: pytest.CaptureF
     assert "mIoU" in table
     assert "river" in table
     assert max(len(line) for line in table.splitlines()) <= 80
+
+
+def test_classes_without_names_get_the_data_sets(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("predict --vspw in/set --split val --segmenter in/mine.py:unnamed --out masks")
+    assert [entry["name"] for entry in json.loads(Path("masks/classes.json").read_text())["classes"]] == NAMES
+    Path("names.txt").write_text("a\nb\nc\n")
+    run(f"{PREDICT.replace('build', 'unnamed')} --classes names.txt --out named")
+    assert [entry["name"] for entry in json.loads(Path("named/classes.json").read_text())["classes"]] == list("abc")
+    Path("in/set/label_num_dic_final.json").rename("in/set/kept")
+    run("predict --vspw in/set --split val --segmenter in/mine.py:unnamed --out other")
+    Path("in/set/kept").rename("in/set/label_num_dic_final.json")
+    assert "note: the model has 3 classes, in/set has 124" in capsys.readouterr().err
 
 
 def test_raw_ids_are_one_higher(inside: Path) -> None:

@@ -175,3 +175,8 @@ def test_a_stream_whose_logits_do_not_fit_is_refused(change: Callable[[Tensor], 
 
     with pytest.raises(ShapeError, match="logits: expected"):
         predict_labels(Streaming(), make_video(3), clip_length=2)
+
+
+def test_a_bare_network_is_no_segmenter() -> None:
+    with pytest.raises(DTypeError, match=r"segmenter: expected a callable with num_classes, got Conv2d; .*PerFrame"):
+        predict_labels(nn.Conv2d(3, 4, 1), make_video(1), clip_length=1)  # type: ignore[arg-type]

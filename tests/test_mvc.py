@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg import IMAGENET_MEAN, MVCWrapper, PatchMask, PerFrame, apply_mask, predict_labels
-from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.losses import PixelObjective
 
 
@@ -202,3 +202,16 @@ def test_a_segmenter_inside_a_parallel_wrapper_keeps_its_number_of_classes() -> 
     assert not hasattr(mvc, "stream")
     video = torch.zeros(2, 3, 32, 40, dtype=torch.uint8)
     assert predict_labels(mvc, video, clip_length=2).shape == (2, 32, 40)
+
+
+def test_a_mask_that_is_a_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"mask: expected PatchMask.* got 0.5"):
+        MVCWrapper(make_net(), mask=0.5)  # type: ignore[arg-type]
+
+
+def test_bytes_as_floats_and_normalised_frames_are_refused() -> None:
+    frames, labels = example()
+    mvc = MVCWrapper(make_net(), mask=MASK)
+    for wrong in (frames * 255, (frames - 0.45) / 0.22):
+        with pytest.raises(DataError, match=r"frames: expected values in \[0, 1\].*divide bytes by 255"):
+            mvc.loss_terms(wrong, labels)

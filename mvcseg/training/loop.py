@@ -34,6 +34,7 @@ from mvcseg.models.compact_checkpoint import save_compact
 from mvcseg.mvc import MVCWrapper
 from mvcseg.training import run_folder
 from mvcseg.training.config import TrainConfig
+from mvcseg.training.interrupt import interrupted_after_a_step
 from mvcseg.training.schedule import learning_rate_factor, parameter_groups
 
 
@@ -154,6 +155,7 @@ def _take_steps(run: _Run) -> dict[str, float]:
     with (
         run_folder.appended_log(run.out) if run.is_main else contextlib.nullcontext() as log,
         _progress(run) as bar,
+        interrupted_after_a_step(alone=run.accelerator.num_processes == 1) as is_interrupted,
     ):
         for step in range(run.first_step, config.steps):
             start = time.perf_counter()
@@ -170,8 +172,10 @@ def _take_steps(run: _Run) -> dict[str, float]:
                 scores = _evaluate(run)
                 if log is not None:
                     log.write(step=done, **_jsonable(scores))
-            if is_last or done % config.checkpoint_every == 0:
+            if is_last or done % config.checkpoint_every == 0 or is_interrupted():
                 _save(run, step=done)
+            if is_interrupted() and not is_last:
+                raise KeyboardInterrupt
             bar.set_postfix(
                 loss=f"{clean + (masked or 0):.3f}", **{k: f"{v:.3f}" for k, v in scores.items()}, refresh=False
             )

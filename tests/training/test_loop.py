@@ -74,6 +74,30 @@ def assert_same_run(first: Path, second: Path) -> None:
         assert torch.equal(tensor, there[name]), name
 
 
+def test_ctrl_c_keeps_every_finished_step(root: Path, finished: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, checkpoint_every=100, eval_every=0)
+    out = tmp_path / "run"
+
+    drawn, draws = PatchMask.__call__, []
+
+    def press(self: PatchMask, frames: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        draws.append(frames.shape)
+        if len(draws) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return drawn(self, frames, generator=generator)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PatchMask, "__call__", press)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, root=root, out=out)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_3"]
+    train(config, root=root, out=out, resume=True)
+    losses = [row["loss"] for row in read_log(out) if "loss" in row]
+    assert losses == [row["loss"] for row in read_log(finished) if "loss" in row]
+
+
 def test_a_run_leaves_model_log_and_the_last_two_checkpoints(finished: Path) -> None:
     assert sorted(path.name for path in finished.iterdir()) == [
         "checkpoints", "config.json", "log.jsonl", "model.safetensors",
