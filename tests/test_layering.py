@@ -17,6 +17,7 @@ ROWS: list[list[str]] = [
     ["segmenter"],
     ["ops"],
     ["flow"],
+    ["models.layers"],
     ["masking", "losses", "metrics", "data", "models.backbones"],
     ["models.compact", "models.mask2former"],
     ["models.compact_checkpoint"],

@@ -1,0 +1,1 @@
+"""Layers that several models share, under the parameter names of the published checkpoints."""
