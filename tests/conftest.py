@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_files import GoldenFolders
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,3 +33,10 @@ def shared_data() -> Path:
     if not (folder / "camvid").is_dir():
         pytest.skip(f"no real data at {folder}: set MVCSEG_SHARED_DATA to the folder that holds camvid/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> GoldenFolders:
+    """Where reference outputs lie: MVCSEG_SHARED_GOLDEN or the folder beside the repository, then tests/golden."""
+    shared = Path(os.environ.get("MVCSEG_SHARED_GOLDEN", ROOT.parent / "shared" / "golden"))
+    return GoldenFolders(shared, ROOT / "tests" / "golden")
