@@ -1,0 +1,1 @@
+"""DVIS++: segmenter, referring tracker, temporal refiner, and the class map of a whole video."""
