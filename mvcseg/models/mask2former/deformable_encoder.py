@@ -1,0 +1,94 @@
+"""Self-attention of the pixel decoder: all pixels of three scales sample each other sparsely.
+
+Source: "Deformable DETR" (arXiv 2010.04159), as Mask2Former uses it; parameter names of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvcseg.models.layers.deformable import DeformableAttention
+from mvcseg.models.mask2former.position import sine_position
+
+
+class DeformableEncoder(nn.Module):
+    """Post-norm layers of deformable attention and feed-forward over several maps at once.
+
+    Args:
+        width: C, channels.
+        levels: L, number of maps.
+        heads: attention heads.
+        points: samples of a head in a map.
+        hidden: channels inside the feed-forward.
+        layers: number of layers.
+    """
+
+    def __init__(self, width: int, *, levels: int, heads: int, points: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.level_embed = nn.Parameter(torch.empty(levels, width).normal_())
+        stack = [
+            DeformableEncoderLayer(width, levels=levels, heads=heads, points=points, hidden=hidden)
+            for _ in range(layers)
+        ]
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(stack)})  # named encoder.layers.0, ...
+
+    def forward(self, tokens: Tensor, *, spatial_shapes: Sequence[tuple[int, int]]) -> Tensor:
+        """Maps that have looked at each other.
+
+        Args:
+            tokens: the maps' pixels one after another, ``(N, S, C)``.
+            spatial_shapes: ``(height, width)`` of each map.
+
+        Returns:
+            ``(N, S, C)``.
+        """
+        width, device, dtype = tokens.shape[-1], tokens.device, tokens.dtype
+        position = torch.cat(
+            [
+                sine_position(*shape, channels=width, device=device, dtype=dtype).flatten(0, 1)
+                + self.level_embed[level]
+                for level, shape in enumerate(spatial_shapes)
+            ]
+        )
+        points = torch.cat([pixel_centres(*shape, device=device, dtype=dtype) for shape in spatial_shapes])
+        for layer in self.encoder["layers"].children():
+            tokens = layer(tokens, position=position, reference_points=points[None], spatial_shapes=spatial_shapes)
+        return tokens
+
+
+class DeformableEncoderLayer(nn.Module):
+    """``x = LN(x + Attn(x + position, x))``, then ``LN(x + FFN(x))``."""
+
+    def __init__(self, width: int, *, levels: int, heads: int, points: int, hidden: int) -> None:
+        super().__init__()
+        self.self_attn = DeformableAttention(width, levels=levels, heads=heads, points=points)
+        self.norm1 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, hidden)
+        self.linear2 = nn.Linear(hidden, width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(
+        self, x: Tensor, *, position: Tensor, reference_points: Tensor, spatial_shapes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """``(N, S, C)`` of ``(N, S, C)``; ``position`` is ``(S, C)``, ``reference_points`` ``(1, S, 2)``."""
+        gathered = self.self_attn(x + position, x, reference_points=reference_points, spatial_shapes=spatial_shapes)
+        x = self.norm1(x + gathered)
+        inner = functional.relu(self.linear1(x), inplace=not torch.is_grad_enabled())
+        return self.norm2(x + self.linear2(inner))  # type: ignore[no-any-return]
+
+
+def pixel_centres(height: int, width: int, *, device: torch.device | None = None, dtype: torch.dtype) -> Tensor:
+    """Centre of every pixel, row by row, as ``(x, y)`` in 0..1: ``(height * width, 2)``.
+
+    Example:
+        >>> pixel_centres(1, 2, dtype=torch.float32)
+        tensor([[0.2500, 0.5000],
+                [0.7500, 0.5000]])
+    """
+    y = (torch.arange(height, device=device, dtype=dtype) + 0.5) / height
+    x = (torch.arange(width, device=device, dtype=dtype) + 0.5) / width
+    return torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=-1)
