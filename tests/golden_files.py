@@ -56,6 +56,10 @@ class Golden:
         """What is stored, as a tensor."""
         return torch.from_numpy(self.arrays[name])
 
+    def frames(self) -> Tensor:
+        """The clip of a ``forward/`` file, uint8 ``(T, 3, H, W)``."""
+        return make_frames(self.meta["T"], *self.meta["input_hw"], seed=self.meta["frames_seed"])
+
     def slice(self, name: str, full: Tensor) -> np.ndarray:
         """The part of a full tensor that the file keeps."""
         array = full.detach().cpu().numpy()

@@ -1,0 +1,135 @@
+"""ResNet-50 and ResNet-101 with frozen batch norm, on timm's blocks.
+
+The stride of a stage sits on the 3 x 3 convolution of its first block. Norms never learn and never update: their four
+vectors are buffers, as in the published checkpoints.
+
+On the CPU, channels-last is the faster layout: ``net.to(memory_format=torch.channels_last)``.
+
+Source: He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvcseg.errors import ConfigError
+from mvcseg.models.backbones.renaming import Renaming
+from mvcseg.shapes import check_shapes
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Bottleneck blocks in each stage, by depth."""
+
+_NAMES = Renaming(
+    [
+        ("stem.conv1.norm.{leaf}", "bn1.{leaf}"),
+        ("stem.conv1.{leaf}", "conv1.{leaf}"),
+        *(
+            (f"res{stage + 1}.{{block}}.{official}", f"layer{stage}.{{block}}.{own}")
+            for stage in (1, 2, 3, 4)
+            for official, own in (
+                ("conv{i}.norm.{leaf}", "bn{i}.{leaf}"),
+                ("conv{i}.{leaf}", "conv{i}.{leaf}"),
+                ("shortcut.norm.{leaf}", "downsample.1.{leaf}"),
+                ("shortcut.{leaf}", "downsample.0.{leaf}"),
+            )
+        ),
+    ]
+)
+
+
+def to_official(name: str) -> str:
+    """The published checkpoint's name, without ``backbone.``, for an entry of ``ResNet``'s state dict.
+
+    Example:
+        >>> to_official("layer1.0.downsample.1.running_var")
+        'res2.0.shortcut.norm.running_var'
+    """
+    return _NAMES.to_official(name)
+
+
+def from_official(name: str) -> str:
+    """The inverse of ``to_official``.
+
+    Example:
+        >>> from_official("res5.2.conv3.weight")
+        'layer4.2.conv3.weight'
+    """
+    return _NAMES.from_official(name)
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm by fixed statistics, an affine map of each channel; ``(N, C, H, W)`` to the same, eps 1e-5.
+
+    Args:
+        channels: C.
+        device: of the buffers.
+        dtype: of the buffers.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels, device=device, dtype=dtype))
+        self.register_buffer("bias", torch.zeros(channels, device=device, dtype=dtype))
+        self.register_buffer("running_mean", torch.zeros(channels, device=device, dtype=dtype))
+        self.register_buffer("running_var", torch.ones(channels, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` of ``(N, C, H, W)``."""
+        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-5)
+
+
+class ResNet(nn.Module):
+    """ResNet with bottleneck blocks: maps of 256, 512, 1024 and 2048 channels at strides 4, 8, 16 and 32.
+
+    Args:
+        depth: 50 or 101.
+
+    Attributes:
+        channels: of the four maps.
+
+    Raises:
+        ConfigError: another depth.
+
+    Example:
+        >>> [tuple(feature.shape) for feature in ResNet(50)(torch.zeros(1, 3, 32, 64))]
+        [(1, 256, 8, 16), (1, 512, 4, 8), (1, 1024, 2, 4), (1, 2048, 1, 2)]
+    """
+
+    channels: tuple[int, int, int, int] = (256, 512, 1024, 2048)
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        if depth not in BLOCKS:
+            raise ConfigError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, got {depth!r}")
+        from timm.models.resnet import Bottleneck
+        from timm.models.resnet import ResNet as TimmResNet
+
+        # a frozen norm of weight zero, timm's start of a residual branch, would silence the branch for good
+        net = TimmResNet(
+            Bottleneck, list(BLOCKS[depth]), num_classes=0, norm_layer=FrozenBatchNorm, zero_init_last=False
+        )
+        self.conv1, self.bn1 = net.conv1, net.bn1
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Maps at strides 4, 8, 16 and 32.
+
+        Args:
+            images: normalised, ``(N, 3, H, W)``; sides are best multiples of 32.
+
+        Raises:
+            ShapeError: ``images`` is not of that shape.
+        """
+        check_shapes(images=(images, "n 3 h w"))
+        stem = functional.relu(self.bn1(self.conv1(images)), inplace=True)
+        res2 = self.layer1(functional.max_pool2d(stem, 3, stride=2, padding=1))
+        res3 = self.layer2(res2)
+        res4 = self.layer3(res3)
+        return res2, res3, res4, self.layer4(res4)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from golden_files import Golden, GoldenFolders, describe_state, fill_module, read_entries
+from torch import Tensor
+
+from mvcseg.errors import ConfigError, ShapeError
+from mvcseg.models.backbones.resnet import FrozenBatchNorm, ResNet, from_official, to_official
+
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def normalise(frames: Tensor, dtype: torch.dtype) -> Tensor:
+    mean, std = (torch.tensor(values, dtype=dtype).view(3, 1, 1) for values in IMAGENET)
+    return (frames.to(dtype) - mean) / std
+
+
+@pytest.fixture(scope="module")
+def net() -> ResNet:
+    return fill_module(ResNet(50), prefix="backbone.", names=to_official).eval()  # type: ignore[return-value]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("preset", ["minvis_r50", "ctvis_r50", "dvis_plus_online_r50", "dvis_plus_offline_r50"])
+def test_state_dict_is_the_checkpoints_entry_for_entry(golden: GoldenFolders, net: ResNet, preset: str) -> None:
+    listed = read_entries(golden / f"keys/{preset}.json", prefix="backbone.")
+    expected = {name: {key: entry[key] for key in ("shape", "dtype", "kind")} for name, entry in listed.items()}
+    assert describe_state(net, names=to_official) == expected
+    assert [to_official(from_official(name)) for name in listed] == list(listed)
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_names_map_one_to_one_and_back(depth: int) -> None:
+    own = list(ResNet(depth).state_dict())
+    official = [to_official(name) for name in own]
+    assert len(set(official)) == len(own)
+    assert [from_official(name) for name in official] == own
+    assert not set(official) & set(own)
+
+
+def test_a_name_that_is_no_entry_is_kept() -> None:
+    assert from_official("fc.weight") == "fc.weight"
+    assert to_official("fc.weight") == "fc.weight"
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["r50_online_a", "r50_online_b"])
+def test_maps_are_the_reference_maps(golden: GoldenFolders, net: ResNet, case: str) -> None:
+    stored = Golden(golden / f"forward/{case}.npz")
+    images = _padded(stored, torch.float32)
+    with torch.inference_mode():
+        for level, feature in enumerate(net(images), start=2):
+            stored.check(f"backbone.res{level}", feature, rtol=2e-6)
+
+
+@pytest.mark.golden
+def test_maps_in_double_precision_are_the_reference_maps_to_nine_digits(golden: GoldenFolders) -> None:
+    stored = Golden(golden / "forward/r50_online_a_f64.npz")
+    net = fill_module(ResNet(50).double(), prefix="backbone.", names=to_official).eval()
+    with torch.inference_mode():
+        for level, feature in enumerate(net(_padded(stored, torch.float64)), start=2):
+            stored.check(f"backbone.res{level}", feature, rtol=1e-10)
+
+
+def _padded(stored: Golden, dtype: torch.dtype) -> Tensor:
+    images = normalise(stored.frames(), dtype)
+    height, width = images.shape[-2:]
+    return torch.nn.functional.pad(images, (0, -width % 32, 0, -height % 32))
+
+
+@pytest.mark.golden
+def test_channels_last_gives_the_same_maps(golden: GoldenFolders) -> None:
+    stored = Golden(golden / "forward/r50_online_a.npz")
+    net = fill_module(ResNet(50), prefix="backbone.", names=to_official).eval()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.inference_mode():
+        images = _padded(stored, torch.float32).contiguous(memory_format=torch.channels_last)
+        for level, feature in enumerate(net(images), start=2):
+            assert feature.is_contiguous(memory_format=torch.channels_last)
+            stored.check(f"backbone.res{level}", feature, rtol=2e-6)
+
+
+def test_a_batch_gives_what_its_images_give_alone(net: ResNet) -> None:
+    images = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together, alone = net(images), [net(image[None]) for image in images]
+    for level, feature in enumerate(together):
+        torch.testing.assert_close(feature, torch.cat([features[level] for features in alone]), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 160), (160, 32)])
+def test_maps_have_the_stated_strides_and_channels(net: ResNet, height: int, width: int) -> None:
+    with torch.inference_mode():
+        features = net(torch.zeros(2, 3, height, width))
+    for feature, channels, stride in zip(features, net.channels, (4, 8, 16, 32), strict=True):
+        assert feature.shape == (2, channels, height // stride, width // stride)
+
+
+def test_training_leaves_the_norms_as_they_are_and_reaches_every_convolution() -> None:
+    net = ResNet(50).train()
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    sum(feature.mean() for feature in net(torch.randn(2, 3, 64, 64))).backward()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+    assert all(
+        name.endswith(("conv1.weight", "conv2.weight", "conv3.weight", "downsample.0.weight"))
+        for name, _ in net.named_parameters()
+    )
+
+
+def test_frozen_norm_by_hand() -> None:
+    norm = FrozenBatchNorm(2).double()
+    norm.load_state_dict(
+        {
+            "weight": torch.tensor([2.0, 1.0]),
+            "bias": torch.tensor([0.5, 0.0]),
+            "running_mean": torch.tensor([1.0, -3.0]),
+            "running_var": torch.tensor([4.0 - 1e-5, 1.0 - 1e-5], dtype=torch.float64),
+        }
+    )
+    x = torch.tensor([5.0, 6.0], dtype=torch.float64).view(1, 2, 1, 1)
+    torch.testing.assert_close(norm(x).flatten(), torch.tensor([4.5, 9.0], dtype=torch.float64))
+
+
+def test_compiles_without_a_graph_break_and_exports(net: ResNet) -> None:
+    images = torch.randn(1, 3, 64, 96)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    exported = torch.export.export(net, (images,))
+    with torch.inference_mode():
+        for ours, other, third in zip(net(images), compiled(images), exported.module()(images), strict=True):
+            torch.testing.assert_close(other, ours)
+            torch.testing.assert_close(third, ours)
+
+
+def test_another_depth_is_refused() -> None:
+    with pytest.raises(ConfigError, match="depth: expected one of 50, 101, got 34"):
+        ResNet(34)
+
+
+def test_a_clip_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"images: expected \(n 3 h w\), got \(1, 2, 3, 32, 32\)"):
+        ResNet(50)(torch.zeros(1, 2, 3, 32, 32))
