@@ -127,6 +127,7 @@ class SpillArray:
         file: the file that holds it.
         frame_shape: shape of one frame.
         dtype: of every frame.
+        frame_bytes: size of one frame.
     """
 
     def __init__(self, file: SpillFile, shape: tuple[int, ...], dtype: torch.dtype, *, frames: int) -> None:
@@ -136,7 +137,7 @@ class SpillArray:
             raise ConfigError(f"frames: expected at least 0, got {frames}")
         self.file, self.frame_shape, self.dtype = file, shape, dtype
         self._row_bytes = prod(shape[1:]) * dtype.itemsize
-        self._frame_bytes = shape[0] * self._row_bytes
+        self.frame_bytes = shape[0] * self._row_bytes
         self._offsets = array("q")  # of each frame, so that arrays may grow in turn
         self._reserve(frames)
 
@@ -159,7 +160,7 @@ class SpillArray:
         data = _bytes_of(frames)
         offset = self.file._allocate(len(data))
         self.file._write(offset, data)
-        self._offsets.extend(range(offset, offset + len(data), self._frame_bytes))
+        self._offsets.extend(range(offset, offset + len(data), self.frame_bytes))
 
     def read(self, frames: slice, rows: slice | None = None) -> Tensor:
         """``(t, *frame_shape)`` on the CPU, or ``(t, r, ...)`` with some rows (first axis of a frame) only.
@@ -198,8 +199,8 @@ class SpillArray:
 
     def _reserve(self, count: int) -> None:
         if count:
-            offset = self.file._allocate(count * self._frame_bytes)
-            self._offsets.extend(range(offset, offset + count * self._frame_bytes, self._frame_bytes))
+            offset = self.file._allocate(count * self.frame_bytes)
+            self._offsets.extend(range(offset, offset + count * self.frame_bytes, self.frame_bytes))
 
     def _pieces(self, start: int, stop: int, first: int, last: int) -> Iterator[tuple[int, slice]]:
         """Runs that lie together in the file, each with its place in the contiguous tensor."""
