@@ -1,36 +1,45 @@
 """Multi-scale deformable attention in plain PyTorch: a few weighted bilinear samples for every query and head.
 
-The quantity is Eq. 3 of "Deformable DETR" (arXiv 2010.04159) between its projections.
+The quantity is Eq. 3 of "Deformable DETR" (arXiv 2010.04159) between its projections. It is computed in two ways: the
+formula as written, by ``grid_sample``, and, for inference on the CPU, as sums of table rows: the maps are laid out in
+one table with zeros around them, a sample's four corners lie at fixed distances from each other in it, and
+``embedding_bag`` adds up weighted rows at memory speed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mvcseg.errors import ShapeError
+from mvcseg.ops.shortcut import may_shortcut
 from mvcseg.shapes import check_shapes
 
+Shapes = Sequence[tuple[int, int]]
 
-def deformable_attention(
-    value: Tensor, locations: Tensor, weights: Tensor, *, spatial_shapes: Sequence[tuple[int, int]]
-) -> Tensor:
+CHUNK = 1024
+"""Queries worked on at a time."""
+
+
+def deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, *, spatial_shapes: Shapes) -> Tensor:
     """Weighted bilinear samples of multi-scale maps, for every query and head.
 
     Samples outside a map are zero; ``(0, 0)`` is the outer corner of the first pixel, ``(1, 1)`` that of the last
     (``align_corners=False``).
 
     Args:
-        value: the maps' rows one after another, ``(N, S, M, D)`` with M heads and S the sum of the maps' sizes.
+        value: the maps' pixels one after another, ``(N, S, M, D)`` with M heads and S the sum of the maps' sizes.
         locations: where to sample, ``(N, Lq, M, L, P, 2)`` as ``(x, y)``, 0..1 inside a map.
         weights: ``(N, Lq, M, L, P)``.
         spatial_shapes: ``(height, width)`` of each of the L maps.
 
     Returns:
-        ``(N, Lq, M * D)``, the heads one after another.
+        ``(N, Lq, M * D)``, the heads one after another, in the type of ``value``; samples are taken in the widest type
+        of the three.
 
     Raises:
         ShapeError: the arguments' sizes do not agree.
@@ -42,10 +51,12 @@ def deformable_attention(
         tensor([[[2.5000]]])
     """
     _check(value, locations, weights, spatial_shapes)
+    if may_gather(value, locations, weights, heads=value.shape[2], spatial_shapes=spatial_shapes):
+        return _by_tables(value, locations, weights, spatial_shapes)
     return _by_grid_sample(value, locations, weights, spatial_shapes)
 
 
-def _check(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Sequence[tuple[int, int]]) -> None:
+def _check(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Shapes) -> None:
     sizes = check_shapes(
         value=(value, "n s m d"), locations=(locations, "n lq m l p 2"), weights=(weights, "n lq m l p")
     )
@@ -56,23 +67,150 @@ def _check(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Se
         raise ShapeError(f"value: expected s={rows} from spatial_shapes {list(spatial_shapes)}, got {sizes['s']}")
 
 
-def _by_grid_sample(
-    value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Sequence[tuple[int, int]]
-) -> Tensor:
+def _by_grid_sample(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Shapes) -> Tensor:
     """The formula written down: differentiable, traceable, for every device."""
     n, _, heads, depth = value.shape
     queries, points = locations.shape[1], locations.shape[4]
-    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (n m, lq, l, p, 2)
-    maps = value.split_with_sizes([height * width for height, width in spatial_shapes], dim=1)
+    dtype = torch.promote_types(torch.promote_types(value.dtype, locations.dtype), weights.dtype)
+    grids = (2 * locations.to(dtype) - 1).transpose(1, 2).flatten(0, 1)  # (n m, lq, l, p, 2)
+    maps = value.to(dtype).split_with_sizes([height * width for height, width in spatial_shapes], dim=1)
     samples = []
     for level, (height, width) in enumerate(spatial_shapes):
         image = maps[level].permute(0, 2, 3, 1).reshape(n * heads, depth, height, width)
-        samples.append(
-            functional.grid_sample(
-                image, grids[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False
-            )
-        )
+        grid = grids[:, :, level]
+        samples.append(functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
     sampled = torch.stack(samples, dim=-2)  # (n m, d, lq, l, p)
-    weight = weights.transpose(1, 2).reshape(n * heads, 1, queries, len(spatial_shapes), points)
-    gathered = (sampled * weight).sum(dim=(-2, -1))  # (n m, d, lq)
-    return gathered.view(n, heads * depth, queries).transpose(1, 2).contiguous()
+    weight = weights.to(dtype).transpose(1, 2).reshape(n * heads, 1, queries, len(spatial_shapes), points)
+    gathered = (sampled * weight).sum(dim=(-2, -1)).view(n, heads * depth, queries)
+    return gathered.transpose(1, 2).contiguous().to(value.dtype)
+
+
+def _by_tables(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Shapes) -> Tensor:
+    n, queries = locations.shape[:2]
+    extent = locations.new_tensor([[width, height] for height, width in spatial_shapes])
+    out = value.new_empty(n, queries, value.shape[2] * value.shape[3])
+    for i in range(n):  # a table is one frame's
+        maps = lay_out(value[i], spatial_shapes=spatial_shapes, points=locations.shape[4])
+        for part in pieces(queries):
+            pixels = locations[i, part] * extent[:, None] - 0.5  # (chunk, m, l, p, 2)
+            planes = pixels.permute(0, 4, 1, 2, 3).flatten(2)
+            out[i, part] = gather(maps, planes, weights[i, part].flatten(1))
+    return out
+
+
+@dataclass(frozen=True)
+class MapTable:
+    """Maps of one frame, zero-padded, pixel after pixel.
+
+    A column belongs to one sample of one head: head by head, in it map by map.
+
+    Attributes:
+        rows: ``(R, D)``, one row for each padded pixel and head.
+        limits: largest x and largest y of every column, ``(2, M * L * P)``; one pixel beyond a map all is zero.
+        origins: row of the map's first pixel for every column, ``(M * L * P,)``.
+        beside: rows from a pixel to its right neighbour.
+        below: rows from a pixel to its lower neighbour.
+    """
+
+    rows: Tensor
+    limits: Tensor
+    origins: Tensor
+    beside: int
+    below: int
+
+
+def may_gather(*tensors: Tensor, heads: int, spatial_shapes: Shapes) -> bool:
+    """Whether ``gather`` may serve these tensors: plain CPU inference, and row numbers exact in their type."""
+    exact = {torch.float32: 2**24, torch.float64: 2**31}
+    dtype = tensors[0].dtype
+    return (
+        dtype in exact
+        and all(tensor.dtype == dtype and tensor.numel() > 0 for tensor in tensors)
+        and heads * _padded_pixels(spatial_shapes) < exact[dtype]
+        and may_shortcut(*tensors)
+    )
+
+
+def lay_out(value: Tensor, *, spatial_shapes: Shapes, points: int) -> MapTable:
+    """A frame's maps ``(S, M, D)`` as a table to take ``points`` samples a head and map from.
+
+    All maps share one row length, so that a pixel's right and lower neighbours lie at the same distances everywhere.
+    One column of zeros follows every map row and serves as the left border of the next, one row of zeros lies between
+    maps.
+    """
+    heads, depth = value.shape[1:]
+    stride = _stride(spatial_shapes)
+    padded = value.new_zeros(_padded_pixels(spatial_shapes) // stride, stride, heads, depth)
+    limits, origins = [], []
+    start, top = 0, 1
+    for height, width in spatial_shapes:
+        rows = value[start : start + height * width].view(height, width, heads, depth)
+        padded[top : top + height, 1 : 1 + width] = rows
+        limits.append([width, height])
+        origins.append((top * stride + 1) * heads)
+        start, top = start + height * width, top + height + 1
+    head = torch.arange(heads, dtype=value.dtype)[:, None]
+    return MapTable(
+        rows=padded.view(-1, depth),
+        limits=value.new_tensor(limits).t().repeat_interleave(points, dim=1).repeat(1, heads),
+        origins=(head + value.new_tensor(origins).repeat_interleave(points)).flatten(),
+        beside=heads,
+        below=stride * heads,
+    )
+
+
+def pieces(queries: int) -> list[slice]:
+    """Consecutive slices of queries to ``gather`` for at a time, so that what lies between stays in the cache."""
+    return [slice(start, start + CHUNK) for start in range(0, queries, CHUNK)]
+
+
+def gather(maps: MapTable, points: Tensor, weights: Tensor) -> Tensor:
+    """Weighted bilinear samples from a table.
+
+    Args:
+        maps: of one frame.
+        points: ``(Lq, 2, M * L * P)``, x and y in pixels, 0 at the centre of a map's first pixel.
+        weights: ``(Lq, M * L * P)``.
+
+    Returns:
+        ``(Lq, M * D)``.
+    """
+    points = torch.clamp(points, points.new_full((), -1), maps.limits)
+    corner = points.floor()
+    x_share, y_share = (points - corner).unbind(1)
+    column, row = corner.unbind(1)
+    first = torch.add(maps.origins, row, alpha=maps.below).add_(column, alpha=maps.beside)
+    last = maps.rows.shape[0] - maps.below - maps.beside - 1
+    indices = first.to(torch.int32).clamp_(0, last).view(-1)  # a NaN coordinate has become any number
+    right = weights * x_share
+    left = weights - right
+    lower_right, lower_left = right * y_share, left * y_share
+    samples = weights.shape[1] // maps.beside
+    offsets = torch.arange(0, indices.numel() + 1, samples, dtype=torch.int32)
+    total: Tensor | None = None
+    for distance, weight in (
+        (0, left.sub_(lower_left)),
+        (maps.beside, right.sub_(lower_right)),
+        (maps.below, lower_left),
+        (maps.below + maps.beside, lower_right),
+    ):
+        part = functional.embedding_bag(
+            indices,
+            maps.rows[distance:],
+            offsets,
+            mode="sum",
+            per_sample_weights=weight.view(-1),
+            include_last_offset=True,
+        )
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total.view(weights.shape[0], -1)
+
+
+def _stride(spatial_shapes: Shapes) -> int:
+    return max(width for _, width in spatial_shapes) + 1
+
+
+def _padded_pixels(spatial_shapes: Shapes) -> int:
+    """Pixels of the table: a row of zeros above every map, and two below the last that a corner may reach."""
+    return (sum(height + 1 for height, _ in spatial_shapes) + 2) * _stride(spatial_shapes)

@@ -5,14 +5,14 @@ Source: "Deformable DETR" (arXiv 2010.04159), as Mask2Former uses it; parameter 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvcseg.models.layers.deformable import DeformableAttention
+from mvcseg.models.layers.deformable import DeformableAttention, Shapes, pixel_anchors
 from mvcseg.models.mask2former.position import sine_position
+from mvcseg.ops.deform_attn import pieces
+from mvcseg.ops.linear import linear
 
 
 class DeformableEncoder(nn.Module):
@@ -36,7 +36,7 @@ class DeformableEncoder(nn.Module):
         ]
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(stack)})  # named encoder.layers.0, ...
 
-    def forward(self, tokens: Tensor, *, spatial_shapes: Sequence[tuple[int, int]]) -> Tensor:
+    def forward(self, tokens: Tensor, *, spatial_shapes: Shapes) -> Tensor:
         """Maps that have looked at each other.
 
         Args:
@@ -54,9 +54,9 @@ class DeformableEncoder(nn.Module):
                 for level, shape in enumerate(spatial_shapes)
             ]
         )
-        points = torch.cat([pixel_centres(*shape, device=device, dtype=dtype) for shape in spatial_shapes])
+        points = torch.cat([pixel_centres(*shape, device=device, dtype=dtype) for shape in spatial_shapes])[None]
         for layer in self.encoder["layers"].children():
-            tokens = layer(tokens, position=position, reference_points=points[None], spatial_shapes=spatial_shapes)
+            tokens = layer(tokens, position=position, reference_points=points, spatial_shapes=spatial_shapes)
         return tokens
 
 
@@ -71,14 +71,26 @@ class DeformableEncoderLayer(nn.Module):
         self.linear2 = nn.Linear(hidden, width)
         self.norm2 = nn.LayerNorm(width)
 
-    def forward(
-        self, x: Tensor, *, position: Tensor, reference_points: Tensor, spatial_shapes: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, x: Tensor, *, position: Tensor, reference_points: Tensor, spatial_shapes: Shapes) -> Tensor:
         """``(N, S, C)`` of ``(N, S, C)``; ``position`` is ``(S, C)``, ``reference_points`` ``(1, S, 2)``."""
-        gathered = self.self_attn(x + position, x, reference_points=reference_points, spatial_shapes=spatial_shapes)
-        x = self.norm1(x + gathered)
-        inner = functional.relu(self.linear1(x), inplace=not torch.is_grad_enabled())
-        return self.norm2(x + self.linear2(inner))  # type: ignore[no-any-return]
+        if self.self_attn.may_sample(x, position, reference_points, *self.parameters(), spatial_shapes=spatial_shapes):
+            anchors = pixel_anchors(reference_points.unsqueeze(2), spatial_shapes=spatial_shapes)[0]
+            return torch.stack([self._in_pieces(frame, position, anchors, spatial_shapes) for frame in x])
+        attended = self.self_attn(x + position, x, reference_points=reference_points, spatial_shapes=spatial_shapes)
+        return self._feed_forward(self.norm1(x + attended))
+
+    def _in_pieces(self, x: Tensor, position: Tensor, anchors: Tensor, spatial_shapes: Shapes) -> Tensor:
+        """The layer for one frame ``(S, C)``, some pixels at a time, so that what lies between stays in the cache."""
+        attend = self.self_attn.sampler(x, spatial_shapes=spatial_shapes)
+        out = torch.empty_like(x)
+        for part in pieces(len(x)):
+            here = x[part]
+            out[part] = self._feed_forward(self.norm1(attend(here + position[part], anchors[part]).add_(here)))
+        return out
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        inner = functional.relu(linear(x, self.linear1.weight, self.linear1.bias), inplace=not torch.is_grad_enabled())
+        return self.norm2(x + linear(inner, self.linear2.weight, self.linear2.bias))  # type: ignore[no-any-return]
 
 
 def pixel_centres(height: int, width: int, *, device: torch.device | None = None, dtype: torch.dtype) -> Tensor:
