@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvcseg.ops.linear import linear
+
 
 class MultiheadAttention(nn.Module):
     """Attention with several heads; parameters named as in ``torch.nn.MultiheadAttention``.
@@ -45,22 +47,22 @@ class MultiheadAttention(nn.Module):
         q, k, v = (self._split(projected) for projected in self._project(query, key, value))
         mask = None if visible is None else visible.unsqueeze(1)
         gathered = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out_proj(gathered.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return linear(gathered.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, query.shape[-1]
         if query is key and key is value:
-            q, k, v = functional.linear(query, weight, bias).chunk(3, dim=-1)
+            q, k, v = linear(query, weight, bias).chunk(3, dim=-1)
             return q, k, v
         if query is key:
-            q, k = functional.linear(query, weight[: 2 * width], bias[: 2 * width]).chunk(2, dim=-1)
-            return q, k, functional.linear(value, weight[2 * width :], bias[2 * width :])
-        q = functional.linear(query, weight[:width], bias[:width])
+            q, k = linear(query, weight[: 2 * width], bias[: 2 * width]).chunk(2, dim=-1)
+            return q, k, linear(value, weight[2 * width :], bias[2 * width :])
+        q = linear(query, weight[:width], bias[:width])
         if key is value:
-            k, v = functional.linear(key, weight[width:], bias[width:]).chunk(2, dim=-1)
+            k, v = linear(key, weight[width:], bias[width:]).chunk(2, dim=-1)
             return q, k, v
-        k = functional.linear(key, weight[width : 2 * width], bias[width : 2 * width])
-        return q, k, functional.linear(value, weight[2 * width :], bias[2 * width :])
+        k = linear(key, weight[width : 2 * width], bias[width : 2 * width])
+        return q, k, linear(value, weight[2 * width :], bias[2 * width :])
 
     def _split(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
@@ -110,4 +112,6 @@ class FeedForwardLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., C)`` of ``(..., C)``."""
-        return self.norm(x + self.linear2(functional.relu(self.linear1(x), inplace=not torch.is_grad_enabled())))  # type: ignore[no-any-return]
+        inner = linear(x, self.linear1.weight, self.linear1.bias)
+        inner = functional.relu(inner, inplace=not torch.is_grad_enabled())
+        return self.norm(x + linear(inner, self.linear2.weight, self.linear2.bias))  # type: ignore[no-any-return]
