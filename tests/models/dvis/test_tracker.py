@@ -8,6 +8,7 @@ from golden_files import Golden, GoldenFolders, describe_state, fill_module, rea
 from torch import Tensor
 
 from mvcseg.errors import DTypeError, ShapeError
+from mvcseg.models.dvis import tracker as tracker_module
 from mvcseg.models.dvis.noise import QueryNoise
 from mvcseg.models.dvis.tracker import ReferringTracker, Tracked
 from mvcseg.ops.matching import match_frames, take_order
@@ -139,6 +140,21 @@ def test_tracker_follows_its_definition_written_as_a_loop(generator: torch.Gener
             tracked.class_logits[0, t], tracker.class_embed(torch.cat([reference, tracker.decoder_norm(x)], 1))
         )
         assert torch.equal(tracked.order[0, t], nearest)
+
+
+def test_a_first_frame_with_ties_is_reordered_but_looked_up_as_it_is(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped = torch.tensor([1, 0, 2, 3, 4, 5, 6])  # which only rounding can bring about, between equal queries
+    monkeypatch.setattr(tracker_module, "match_frames", lambda *_, **__: swapped.expand(1, 1, 7))
+    tracker, (embeds, unnormed) = small(layers=1).double(), (clip.double() for clip in draw_clip(generator, batch=1))
+    tracked = tracker(embeds[:, :1], unnormed[:, :1])
+    memory = unnormed[:, 0]
+    torch.testing.assert_close(tracked.references[:, 0], tracker.ref_proj(memory))
+    x = tracker.transformer_cross_attention_layers[0](memory[:, swapped], tracker.ref_proj(memory), memory, memory)
+    x = tracker.transformer_ffn_layers[0](tracker.transformer_self_attention_layers[0](x))
+    torch.testing.assert_close(tracked.embeds[:, 0], x)
+    assert torch.equal(tracked.state.embeds, embeds[:, 0, swapped])
 
 
 @torch.no_grad()
