@@ -1,8 +1,9 @@
 """The temporal refiner over a video of any length, its queries in a spill file.
 
 Each half of a layer goes over all data once, in pieces: attention and convolutions over time query by query,
-the rest frame by frame. No T x T matrix is ever held, since attention runs through kernels that build their
-soft-max as they go. What still grows with the video is one query's row, T x D values, and a small multiple of it.
+the rest frame by frame. No T x T matrix is held where attention runs through kernels that build their soft-max as
+they go: any dtype on the CPU, all but float64 on CUDA. What still grows with the video is one query's row, T x D
+values, and a small multiple of it.
 """
 
 from __future__ import annotations
