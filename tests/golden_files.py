@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class GoldenFolders:
@@ -59,6 +62,12 @@ class Golden:
     def frames(self) -> Tensor:
         """The clip of a ``forward/`` file, uint8 ``(T, 3, H, W)``."""
         return make_frames(self.meta["T"], *self.meta["input_hw"], seed=self.meta["frames_seed"])
+
+    def images(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The clip as a backbone takes it: normalised, padded to multiples of 32, ``(T, 3, Hp, Wp)``."""
+        mean, std = (torch.tensor(values, dtype=dtype).view(3, 1, 1) for values in (MEAN, STD))
+        images = (self.frames().to(dtype) - mean) / std
+        return functional.pad(images, (0, -images.shape[3] % 32, 0, -images.shape[2] % 32))
 
     def slice(self, name: str, full: Tensor) -> np.ndarray:
         """The part of a full tensor that the file keeps."""
