@@ -60,6 +60,15 @@ def test_a_stored_clip_is_drawn_again(golden: GoldenFolders) -> None:
     torch.testing.assert_close(frames, stored.tensor("frames"), rtol=0, atol=0)
 
 
+@pytest.mark.golden
+@pytest.mark.parametrize(("case", "dtype", "rtol"), [("", torch.float32, 1e-7), ("_f64", torch.float64, 1e-15)])
+def test_a_stored_clip_is_normalised_and_padded_again(
+    golden: GoldenFolders, case: str, dtype: torch.dtype, rtol: float
+) -> None:
+    stored = Golden(golden / f"forward/r50_online_b{case}.npz")
+    stored.check("images", stored.images(dtype), rtol=rtol)
+
+
 def test_a_module_is_filled_under_its_checkpoint_names() -> None:
     layer = fill_module(torch.nn.Linear(3, 2), prefix="tracker.", names=lambda name: f"class_embed.{name}")
     expected = fill_array("tracker.class_embed.weight", (2, 3))
