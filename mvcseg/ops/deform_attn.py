@@ -8,6 +8,7 @@ one table with zeros around them, a sample's four corners lie at fixed distances
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,8 +22,8 @@ from mvcseg.shapes import check_shapes
 
 Shapes = Sequence[tuple[int, int]]
 
-CHUNK = 1024
-"""Queries worked on at a time."""
+LONGEST_PIECE = 4096
+"""Most queries worked on at a time."""
 
 
 def deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, *, spatial_shapes: Shapes) -> Tensor:
@@ -160,8 +161,9 @@ def lay_out(value: Tensor, *, spatial_shapes: Shapes, points: int) -> MapTable:
 
 
 def pieces(queries: int) -> list[slice]:
-    """Consecutive slices of queries to ``gather`` for at a time, so that what lies between stays in the cache."""
-    return [slice(start, start + CHUNK) for start in range(0, queries, CHUNK)]
+    """Consecutive slices of about equal length to ``gather`` for one by one: less memory, more of it in the cache."""
+    length = math.ceil(queries / math.ceil(queries / LONGEST_PIECE))
+    return [slice(start, start + length) for start in range(0, queries, length)]
 
 
 def gather(maps: MapTable, points: Tensor, weights: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.ops.linear import linear
+from mvcseg.ops.shortcut import may_shortcut
 
 
 class MultiheadAttention(nn.Module):
@@ -45,7 +46,7 @@ class MultiheadAttention(nn.Module):
             ``(N, L, C)``.
         """
         q, k, v = (self._split(projected) for projected in self._project(query, key, value))
-        mask = None if visible is None else visible.unsqueeze(1)
+        mask = None if visible is None else _attention_mask(visible, like=query).unsqueeze(1)
         gathered = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return linear(gathered.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
 
@@ -67,6 +68,13 @@ class MultiheadAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
         return x.view(n, length, self.heads, width // self.heads).transpose(1, 2)
+
+
+def _attention_mask(visible: Tensor, *, like: Tensor) -> Tensor:
+    """``visible``, or in CPU inference numbers to add to the logits: PyTorch takes six times as long to make them."""
+    if like.dtype not in (torch.float32, torch.float64) or not may_shortcut(visible, like):
+        return visible
+    return visible.to(like.dtype).sub_(1).mul_(1e30)  # 0 or far below any logit
 
 
 class SelfAttentionLayer(nn.Module):

@@ -107,6 +107,7 @@ class PixelDecoder(nn.Module):
         coarse, middle, fine = (
             part.unflatten(1, shape).permute(0, 3, 1, 2) for part, shape in zip(rows, shapes, strict=True)
         )
-        up = functional.interpolate(fine, size=finest.shape[-2:], mode="bilinear", align_corners=False)
-        y = functional.relu(self.layer_1(self.adapter_1(finest) + up))
+        y = self.adapter_1(finest)
+        y += functional.interpolate(fine, size=finest.shape[-2:], mode="bilinear", align_corners=False)
+        y = functional.relu(self.layer_1(y), inplace=True)
         return PixelFeatures(mask_features=self.mask_features(y), scales=(coarse, middle, fine))
