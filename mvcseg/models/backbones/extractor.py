@@ -70,12 +70,23 @@ class DepthwiseConvolution(nn.Module):
 
     def forward(self, rows: Tensor, *, grids: list[tuple[int, int]]) -> Tensor:
         """``(N, L, C)`` of ``(N, L, C)``."""
-        parts = rows.split_with_sizes([height * width for height, width in grids], dim=1)
-        maps = (
-            part.transpose(1, 2).reshape(part.shape[0], part.shape[2], *grid)
-            for part, grid in zip(parts, grids, strict=True)
-        )
-        return torch.cat([self.dwconv(image).flatten(2).transpose(1, 2) for image in maps], dim=1)
+        return torch.cat([as_rows(self.dwconv(image)) for image in split_maps(rows, grids=grids)], dim=1)
+
+
+def split_maps(rows: Tensor, *, grids: list[tuple[int, int]]) -> list[Tensor]:
+    """Maps ``(N, C, height, width)`` of several grids from their rows one after another, ``(N, L, C)``."""
+    parts = rows.split_with_sizes([height * width for height, width in grids], dim=1)
+    return [as_map(part, grid=grid) for part, grid in zip(parts, grids, strict=True)]
+
+
+def as_map(rows: Tensor, *, grid: tuple[int, int]) -> Tensor:
+    """``(N, C, height, width)`` of ``(N, height * width, C)``: the same memory, seen as a channels-last map."""
+    return rows.reshape(rows.shape[0], *grid, rows.shape[2]).permute(0, 3, 1, 2)
+
+
+def as_rows(image: Tensor) -> Tensor:
+    """``(N, height * width, C)`` of ``(N, C, height, width)``, the inverse of ``as_map``."""
+    return image.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def pixel_centres(grids: list[tuple[int, int]], *, like: Tensor) -> Tensor:

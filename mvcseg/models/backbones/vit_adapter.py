@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.errors import ConfigError, ShapeError
-from mvcseg.models.backbones.extractor import Extractor, pixel_centres
+from mvcseg.models.backbones.extractor import Extractor, as_map, as_rows, pixel_centres, split_maps
 from mvcseg.models.backbones.vit import VisionTransformer, vit_b, vit_g, vit_l, vit_s
 from mvcseg.shapes import check_shapes
 
@@ -79,12 +79,12 @@ class ViTAdapter(nn.Module):
         fine, *coarse = self.spm(images)
         rows = torch.cat([tokens + level for tokens, level in zip(coarse, self.level_embed, strict=True)], dim=1)
         rows, patches = self._interact(images, rows, grids=grids)
-        maps = [_as_map(part, grid) for part, grid in zip(_split(rows, grids), grids, strict=True)]
+        maps = split_maps(rows, grids=grids)
         maps.insert(0, self.up(maps[0]).add_(fine))
         del fine, coarse, rows  # at stride 4 a map is most of the memory: none is held longer than it is read
         out = []
         for norm in (self.norm1, self.norm2, self.norm3, self.norm4):
-            out.append(norm(_add_resized(maps.pop(0), _as_map(patches.pop(0), grids[1]))))
+            out.append(norm(_add_resized(maps.pop(0), as_map(patches.pop(0), grid=grids[1]))))
         return out[0], out[1], out[2], out[3]
 
     def _interact(self, images: Tensor, rows: Tensor, *, grids: list[tuple[int, int]]) -> tuple[Tensor, list[Tensor]]:
@@ -162,7 +162,7 @@ class SpatialPrior(nn.Module):
         c2 = self.conv2(c1)
         c3 = self.conv3(c2)
         c4 = self.conv4(c3)
-        c2, c3, c4 = (fc(c).flatten(2).transpose(1, 2) for fc, c in ((self.fc2, c2), (self.fc3, c3), (self.fc4, c4)))
+        c2, c3, c4 = (as_rows(fc(c)) for fc, c in ((self.fc2, c2), (self.fc3, c3), (self.fc4, c4)))
         return self.fc1(c1), c2, c3, c4
 
 
@@ -187,15 +187,6 @@ def _convolution(inner: int, outer: int, *, stride: int) -> tuple[nn.Module, nn.
         nn.BatchNorm2d(outer),
         nn.ReLU(inplace=True),
     )
-
-
-def _split(rows: Tensor, grids: list[tuple[int, int]]) -> tuple[Tensor, ...]:
-    return rows.split_with_sizes([height * width for height, width in grids], dim=1)
-
-
-def _as_map(rows: Tensor, grid: tuple[int, int]) -> Tensor:
-    """``(N, C, height, width)`` of ``(N, height * width, C)``."""
-    return rows.transpose(1, 2).reshape(rows.shape[0], rows.shape[2], *grid)
 
 
 def _add_resized(feature: Tensor, patches: Tensor) -> Tensor:
