@@ -43,6 +43,11 @@ class FrameQueries:
         return torch.einsum("nqc,nchw->nqhw", self.mask_embeds, self.mask_features)
 
 
+torch.export.register_dataclass(
+    FrameQueries, serialized_type_name="mvcseg.FrameQueries"
+)  # an exported graph returns it
+
+
 class QueryDecoder(nn.Module):
     """Learned queries, refined layer by layer; each layer attends inside the mask predicted before it.
 
