@@ -22,7 +22,7 @@ from mvcseg.shapes import check_shapes
 
 Shapes = Sequence[tuple[int, int]]
 
-LONGEST_PIECE = 4096
+LONGEST_PIECE = 8000
 """Most queries worked on at a time."""
 
 

@@ -54,7 +54,8 @@ class DeformableEncoder(nn.Module):
                 for level, shape in enumerate(spatial_shapes)
             ]
         )
-        points = torch.cat([pixel_centres(*shape, device=device, dtype=dtype) for shape in spatial_shapes])[None]
+        exact = torch.promote_types(dtype, torch.float32)  # half precision would misplace points by whole pixels
+        points = torch.cat([pixel_centres(*shape, device=device, dtype=exact) for shape in spatial_shapes])[None]
         for layer in self.encoder["layers"].children():
             tokens = layer(tokens, position=position, reference_points=points, spatial_shapes=spatial_shapes)
         return tokens

@@ -39,8 +39,9 @@ class FrameQueries:
     mask_features: Tensor
 
     def masks(self) -> Tensor:
-        """Mask logits ``(N, Q, h, w)``."""
-        return torch.einsum("nqc,nchw->nqhw", self.mask_embeds, self.mask_features)
+        """Mask logits ``(N, Q, h, w)``, in the type of the mask features."""
+        embeds = self.mask_embeds.to(self.mask_features.dtype)  # autocast has halved the one, not the other
+        return torch.einsum("nqc,nchw->nqhw", embeds, self.mask_features)
 
 
 torch.export.register_dataclass(

@@ -187,3 +187,17 @@ def test_gradients_reach_every_weight() -> None:
     predictions = net.sem_seg_head.predictor.layer_predictions(pixels)
     sum(p.class_logits.square().sum() + p.masks().square().mean() + p.embeds.sum() for p in predictions).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_half_precision_and_autocast_stay_near_full_precision() -> None:
+    net, images = tiny(), torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = net(images).mask_features
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = net(images)
+        half = net.bfloat16()(images.bfloat16())
+    assert cast.mask_features.dtype == torch.float32
+    assert half.mask_features.dtype == torch.bfloat16
+    for queries in (cast, half):
+        assert all(x.isfinite().all() for x in (queries.class_logits, queries.embeds, queries.masks()))
+        assert (queries.mask_features - expected).square().mean().sqrt() < 0.05 * expected.std()
