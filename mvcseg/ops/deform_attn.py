@@ -22,8 +22,8 @@ from mvcseg.shapes import check_shapes
 
 Shapes = Sequence[tuple[int, int]]
 
-LONGEST_PIECE = 8000
-"""Most queries worked on at a time."""
+LONGEST_PIECE = 1536
+"""Most queries to take samples for at a time."""
 
 
 def deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, *, spatial_shapes: Shapes) -> Tensor:
@@ -88,14 +88,12 @@ def _by_grid_sample(value: Tensor, locations: Tensor, weights: Tensor, spatial_s
 
 def _by_tables(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Shapes) -> Tensor:
     n, queries = locations.shape[:2]
-    extent = locations.new_tensor([[width, height] for height, width in spatial_shapes])
     out = value.new_empty(n, queries, value.shape[2] * value.shape[3])
     for i in range(n):  # a table is one frame's
         maps = lay_out(value[i], spatial_shapes=spatial_shapes, points=locations.shape[4])
         for part in pieces(queries):
-            pixels = locations[i, part] * extent[:, None] - 0.5  # (chunk, m, l, p, 2)
-            planes = pixels.permute(0, 4, 1, 2, 3).flatten(2)
-            out[i, part] = gather(maps, planes, weights[i, part].flatten(1))
+            planes = locations[i, part].permute(0, 4, 1, 2, 3).flatten(2) * maps.extents  # x of all columns, then y
+            out[i, part] = gather(maps, planes.sub_(0.5), weights[i, part].flatten(1))
     return out
 
 
@@ -107,14 +105,14 @@ class MapTable:
 
     Attributes:
         rows: ``(R, D)``, one row for each padded pixel and head.
-        limits: largest x and largest y of every column, ``(2, M * L * P)``; one pixel beyond a map all is zero.
+        extents: width and height of every column's map, ``(2, M * L * P)``.
         origins: row of the map's first pixel for every column, ``(M * L * P,)``.
         beside: rows from a pixel to its right neighbour.
         below: rows from a pixel to its lower neighbour.
     """
 
     rows: Tensor
-    limits: Tensor
+    extents: Tensor
     origins: Tensor
     beside: int
     below: int
@@ -142,27 +140,27 @@ def lay_out(value: Tensor, *, spatial_shapes: Shapes, points: int) -> MapTable:
     heads, depth = value.shape[1:]
     stride = _stride(spatial_shapes)
     padded = value.new_zeros(_padded_pixels(spatial_shapes) // stride, stride, heads, depth)
-    limits, origins = [], []
+    extents, origins = [], []
     start, top = 0, 1
     for height, width in spatial_shapes:
         rows = value[start : start + height * width].view(height, width, heads, depth)
         padded[top : top + height, 1 : 1 + width] = rows
-        limits.append([width, height])
+        extents.append([width, height])
         origins.append((top * stride + 1) * heads)
         start, top = start + height * width, top + height + 1
     head = torch.arange(heads, dtype=value.dtype)[:, None]
     return MapTable(
         rows=padded.view(-1, depth),
-        limits=value.new_tensor(limits).t().repeat_interleave(points, dim=1).repeat(1, heads),
+        extents=value.new_tensor(extents).t().repeat_interleave(points, dim=1).repeat(1, heads),
         origins=(head + value.new_tensor(origins).repeat_interleave(points)).flatten(),
         beside=heads,
         below=stride * heads,
     )
 
 
-def pieces(queries: int) -> list[slice]:
-    """Consecutive slices of about equal length to ``gather`` for one by one: less memory, more of it in the cache."""
-    length = math.ceil(queries / math.ceil(queries / LONGEST_PIECE))
+def pieces(queries: int, *, longest: int | None = None) -> list[slice]:
+    """Consecutive slices of about equal length to work on one by one: less memory, more of it in the cache."""
+    length = math.ceil(queries / math.ceil(queries / (longest or LONGEST_PIECE)))
     return [slice(start, start + length) for start in range(0, queries, length)]
 
 
@@ -177,7 +175,7 @@ def gather(maps: MapTable, points: Tensor, weights: Tensor) -> Tensor:
     Returns:
         ``(Lq, M * D)``.
     """
-    points = torch.clamp(points, points.new_full((), -1), maps.limits)
+    points = torch.clamp(points, points.new_full((), -1), maps.extents)  # one pixel beyond a map all is zero
     corner = points.floor()
     x_share, y_share = (points - corner).unbind(1)
     column, row = corner.unbind(1)

@@ -14,6 +14,9 @@ from mvcseg.models.mask2former.position import sine_position
 from mvcseg.ops.deform_attn import pieces
 from mvcseg.ops.linear import linear
 
+LONGEST_PIECE = 8000
+"""Most pixels a layer works on at a time: its hidden channels then stay below the 32 MiB that are reused at once."""
+
 
 class DeformableEncoder(nn.Module):
     """Post-norm layers of deformable attention and feed-forward over several maps at once.
@@ -84,7 +87,7 @@ class DeformableEncoderLayer(nn.Module):
         """The layer for one frame ``(S, C)``, some pixels at a time, so that what lies between stays in the cache."""
         attend = self.self_attn.sampler(x, spatial_shapes=spatial_shapes)
         out = torch.empty_like(x)
-        for part in pieces(len(x)):
+        for part in pieces(len(x), longest=LONGEST_PIECE):
             here = x[part]
             out[part] = self._feed_forward(self.norm1(attend(here + position[part], anchors[part]).add_(here)))
         return out

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mvcseg.models.mask2former import deformable_encoder
 from mvcseg.models.mask2former.deformable_encoder import DeformableEncoder, pixel_centres
 from mvcseg.models.mask2former.position import sine_position
-from mvcseg.ops import deform_attn
 
 SHAPES = [(1, 2), (2, 3), (4, 5)]
 
@@ -29,7 +29,7 @@ def test_inference_in_pieces_equals_what_carries_a_gradient(monkeypatch: pytest.
     assert expected.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(module(x, spatial_shapes=SHAPES), expected.detach(), rtol=0, atol=1e-12)
-        monkeypatch.setattr(deform_attn, "LONGEST_PIECE", 5)
+        monkeypatch.setattr(deformable_encoder, "LONGEST_PIECE", 5)
         torch.testing.assert_close(module(x, spatial_shapes=SHAPES), expected.detach(), rtol=0, atol=1e-12)
 
 
