@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write; standard output always gets it")
     parser.add_argument("--turns", type=int, default=15, help="turns of each row (default 15)")
     args = parser.parse_args()
+    torch.manual_seed(0)
     with torch.inference_mode():
         rows = attention_rows(args.turns) + linear_rows(args.turns)
     report = {"environment": environment(), "rows": rows}

@@ -57,3 +57,13 @@ def test_input_is_left_as_it_is() -> None:
 def test_pixel_centres_run_row_by_row() -> None:
     expected = [[0.25, 0.125], [0.75, 0.125], [0.25, 0.375], [0.75, 0.375]]
     assert pixel_centres(4, 2, dtype=torch.float32)[:4].tolist() == expected
+
+
+def test_half_precision_keeps_sample_points_exact() -> None:
+    module, seen = encoder().bfloat16(), []
+    module.encoder["layers"][0].register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["reference_points"]), with_kwargs=True
+    )
+    assert module(tokens().bfloat16(), spatial_shapes=SHAPES).dtype == torch.bfloat16
+    expected = torch.cat([pixel_centres(*shape, dtype=torch.float32) for shape in SHAPES])[None]
+    assert torch.equal(seen[0], expected)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.models.mask2former.pixel_decoder import PixelFeatures
+from mvcseg.models.mask2former.position import sine_position
 from mvcseg.models.mask2former.query_decoder import FrameQueries, QueryDecoder
 
 QUERIES, CLASSES, WIDTH = 7, 5, 16
@@ -142,3 +143,32 @@ def test_queries_permuted_with_their_embeddings_come_out_permuted() -> None:
         module.query_feat.weight.copy_(module.query_feat.weight[order])
         module.query_embed.weight.copy_(module.query_embed.weight[order])
     torch.testing.assert_close(fields(module(pixels)), [x[:, order] for x in expected])
+
+
+def torch_attention(layer: nn.Module) -> nn.MultiheadAttention:
+    reference = nn.MultiheadAttention(WIDTH, layer.heads, batch_first=True).double()
+    reference.load_state_dict(layer.state_dict())
+    return reference
+
+
+def test_equals_the_decoder_spelt_out_with_full_size_masks() -> None:
+    module, pixels = decoder(), features()
+    place = module.query_embed.weight
+    x = module.query_feat.weight.expand(2, -1, -1)
+    for i in range(4):
+        scale = pixels.scales[i % 3]
+        height, width = scale.shape[-2:]
+        masks = torch.einsum("nqc,nchw->nqhw", module.mask_embed(module.decoder_norm(x)), pixels.mask_features)
+        masks = functional.interpolate(masks, size=(height, width), mode="bilinear", align_corners=False)
+        blocked = (masks.sigmoid() < 0.5).flatten(2)
+        blocked[blocked.all(dim=-1)] = False
+        value = scale.flatten(2).transpose(1, 2) + module.level_embed.weight[i % 3]
+        key = value + sine_position(height, width, channels=WIDTH, dtype=torch.float64).flatten(0, 1)
+        cross = module.transformer_cross_attention_layers[i]
+        attend = torch_attention(cross.multihead_attn)
+        x = cross.norm(x + attend(x + place, key, value, attn_mask=blocked.repeat_interleave(4, dim=0))[0])
+        among = module.transformer_self_attention_layers[i]
+        x = among.norm(x + torch_attention(among.self_attn)(x + place, x + place, x)[0])
+        feed_forward = module.transformer_ffn_layers[i]
+        x = feed_forward.norm(x + feed_forward.linear2(feed_forward.linear1(x).relu()))
+    torch.testing.assert_close(module(pixels).embeds_unnormed[..., :WIDTH], x)
