@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mvcseg.errors import DataError, DTypeError, ShapeError
-from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, device_of
+from mvcseg.errors import DataError, ShapeError
+from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, device_of, read_clip
 from mvcseg.shapes import check_positive, check_shapes
 
 
@@ -141,20 +141,6 @@ def classes_of(logits: Tensor, *, first_frame: int = 0) -> Tensor:
             "check its weights and its input"
         )
     return labels.to(torch.uint8)
-
-
-def read_clip(video: Video, start: int, stop: int) -> Tensor:
-    """Frames ``start`` to ``stop`` of a stored video, uint8 ``(t, 3, H, W)``.
-
-    Raises:
-        ShapeError: the slice gives something else than ``stop - start`` frames.
-        DTypeError: they are not uint8.
-    """
-    clip = video[start:stop]
-    check_shapes(video=(clip, f"{stop - start} 3 h w"))
-    if clip.dtype != torch.uint8:
-        raise DTypeError(f"video: expected uint8 frames, got {clip.dtype}")
-    return clip
 
 
 @contextmanager

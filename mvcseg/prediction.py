@@ -24,8 +24,8 @@ from mvcseg.data.files import read_json, remove_stale_parts, shown, write_json
 from mvcseg.data.label_maps import CLASSES_FILE, class_table, write_classes, write_label_map
 from mvcseg.data.palette import class_colours
 from mvcseg.errors import ConfigError, DataError
-from mvcseg.inference import iter_labels, read_clip
-from mvcseg.segmenter import Segmenter, Video, check_video
+from mvcseg.inference import iter_labels
+from mvcseg.segmenter import Segmenter, Video, check_video, read_clip
 from mvcseg.shapes import check_positive
 from mvcseg.tta import Tie, View, iter_vote_labels
 

@@ -113,6 +113,20 @@ def check_label_video(labels: Video, *, length: int, name: str = "labels") -> No
         raise ShapeError(f"{name}: expected {length} label maps, one per frame of video, got {len(labels)}")
 
 
+def read_clip(video: Video, start: int, stop: int) -> Tensor:
+    """Frames ``start`` to ``stop`` of a stored video, uint8 ``(t, 3, H, W)``.
+
+    Raises:
+        ShapeError: the slice gives something else than ``stop - start`` frames.
+        DTypeError: they are not uint8.
+    """
+    clip = video[start:stop]
+    check_shapes(video=(clip, f"{stop - start} 3 h w"))
+    if clip.dtype != torch.uint8:
+        raise DTypeError(f"video: expected uint8 frames, got {clip.dtype}")
+    return clip
+
+
 class VideoSegmenter(Segmenter, Protocol):
     """A segmenter that sees the whole video before it answers (DVIS pools class scores over all frames)."""
 

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg.errors import ConfigError, DataError
-from mvcseg.inference import classes_of, gather_clips, iter_logits, read_clip
+from mvcseg.inference import classes_of, gather_clips, iter_logits
 from mvcseg.ops.resize import resize_frames, resize_scores
 from mvcseg.ops.vote import majority, majority_among_tied
-from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video
+from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, read_clip
 from mvcseg.shapes import check_float, check_positive, check_shapes
 
 Tie = Literal["literal", "among-tied"]
