@@ -213,8 +213,17 @@ def _report(commands: Commands) -> None:
 
 
 def _inspect(commands: Commands) -> None:
-    parser = _command(commands, "inspect", "inspect", "say what a checkpoint of `mvcseg train` holds")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="safetensors file")
+    parser = _command(
+        commands,
+        "inspect",
+        "inspect",
+        "say what a checkpoint is, which preset fits it, and what is missing or extra",
+        "Knows models of `mvcseg train`, published DVIS++, DVIS, CTVIS and MinVIS checkpoints, and names others.\n"
+        "Nothing in the file is run.\n\n"
+        "  mvcseg inspect model_final.pth\n"
+        "  mvcseg inspect hf://owner/repo/model_final.pth",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file, or hf://owner/repo/file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -229,22 +229,10 @@ def report(options: argparse.Namespace) -> None:
 
 def inspect(options: argparse.Namespace) -> None:
     """``mvcseg inspect``."""
-    from mvcseg.models.compact_checkpoint import load_compact
+    from mvcseg.models.dvis import explain
 
-    model = load_compact(Path(options.checkpoint))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    facts = {
-        "kind": "CompactSegmenter",
-        **model.architecture,
-        "parameters": parameters,
-        "class_names": list(model.class_names),
-        "metadata": model.metadata,
-    }
-    if options.json:
-        print(json.dumps(facts))
-        return
-    for name, value in facts.items():
-        print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+    explanation = explain(options.checkpoint)
+    print(json.dumps(explanation.to_dict()) if options.json else explanation)
 
 
 def check_data(options: argparse.Namespace) -> None:

@@ -1,1 +1,19 @@
 """DVIS++: segmenter, referring tracker, temporal refiner, and the class map of a whole video."""
+
+from mvcseg.models.dvis.build import build_dvis
+from mvcseg.models.dvis.checkpoint import load_official, official_state_dict
+from mvcseg.models.dvis.config import BACKBONES, PRESETS, DVISConfig
+from mvcseg.models.dvis.explain import Explanation, explain
+from mvcseg.models.dvis.model import DVIS
+
+__all__ = [
+    "BACKBONES",
+    "DVIS",
+    "PRESETS",
+    "DVISConfig",
+    "Explanation",
+    "build_dvis",
+    "explain",
+    "load_official",
+    "official_state_dict",
+]

@@ -51,33 +51,22 @@ def _download(address: str) -> Path:
     parts = match["file"].split("/") if match else []
     if match is None or not all(part.strip(".") for part in parts) or not address.isprintable():
         raise CheckpointError(f"{shown(address)}: expected hf://owner/repo/file or hf://owner/repo@revision/file")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download
 
+    reasons: list[tuple[type[Exception], str]] = [
+        (errors.GatedRepoError, "the repository asks for a login and its owner's consent (`hf auth login`)"),
+        (errors.RepositoryNotFoundError, f"the hub has no repository {match['repo']}, or it is private"),
+        (errors.RevisionNotFoundError, f"the repository has no revision {match['revision']}"),
+        (errors.LocalEntryNotFoundError, "the hub cannot be reached and the file is not in its cache"),
+        (errors.EntryNotFoundError, f"the repository has no file {match['file']}"),
+        (errors.HFValidationError, "the hub allows no such name"),
+    ]
     try:
         return Path(hf_hub_download(match["repo"], match["file"], revision=match["revision"]))
-    except GatedRepoError as error:
-        reason, cause = "the repository asks for a login and its owner's consent (`hf auth login`)", error
-    except RepositoryNotFoundError as error:
-        reason, cause = f"the hub has no repository {match['repo']}, or it is private", error
-    except RevisionNotFoundError as error:
-        reason, cause = f"the repository has no revision {match['revision']}", error
-    except LocalEntryNotFoundError as error:
-        reason, cause = "the hub cannot be reached and the file is not in its cache", error
-    except EntryNotFoundError as error:
-        reason, cause = f"the repository has no file {match['file']}", error
-    except HFValidationError as error:
-        reason, cause = "the hub knows no such name", error
-    except (OSError, RuntimeError) as error:
-        reason, cause = f"the download failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}", error
-    raise CheckpointError(f"{shown(address)}: {shown(reason)}") from cause
+    except (errors.EntryNotFoundError, OSError, RuntimeError, ValueError) as error:
+        other = f"the download failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        reason = next((text for kind, text in reasons if isinstance(error, kind)), other)
+        raise CheckpointError(f"{shown(address)}: {shown(reason)}") from error
 
 
 def _check_digest(source: str, path: Path, wanted: str) -> None:
