@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg.errors import DataError, ShapeError
+from mvcseg.ops.resize import resize_scores
 from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, device_of, read_clip
 from mvcseg.shapes import check_positive, check_shapes
 
@@ -37,7 +38,7 @@ def iter_logits(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iter
     total = check_video(video)
     stream = getattr(segmenter, "stream", None)
     if stream is not None:
-        height, width = read_clip(video, 0, 1).shape[-2:]
+        height, width = _size_of(video)
         for logits in _without_graph(segmenter, stream(video, clip_length=clip_length)):
             check_shapes(logits=(logits, f"1 t {segmenter.num_classes} {height} {width}"))
             yield logits
@@ -52,13 +53,19 @@ def iter_logits(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iter
         yield logits
 
 
-def iter_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iterator[Tensor]:
+def iter_labels(
+    segmenter: Segmenter, video: Video, *, clip_length: int, output_size: tuple[int, int] | None = None
+) -> Iterator[Tensor]:
     """Class ids of a video as consecutive clips, in bounded memory.
+
+    A segmenter's own ``stream_labels`` is used where it has one, else its logits.
 
     Args:
         segmenter: gives logits of clips; at most 255 classes.
         video: uint8 ``(T, 3, H, W)``, or anything with ``len`` and slices that give such tensors.
         clip_length: most frames at once.
+        output_size: ``(height, width)`` of the labels; None keeps the frames'. Probabilities are resized to it,
+            bilinearly with ``align_corners=False``.
 
     Yields:
         ``(t, H, W)`` uint8 in 0..K-1, ``t <= clip_length``, on the CPU, or on the video's device where it is a
@@ -71,12 +78,42 @@ def iter_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iter
         DataError: the logits hold NaN.
     """
     check_segmenter(segmenter)
+    check_positive(clip_length=clip_length)
+    check_video(video)
     device = video.device if isinstance(video, Tensor) else torch.device("cpu")
+    size = output_size or _size_of(video)
+    for labels in _label_clips(segmenter, video, clip_length=clip_length, size=size):
+        check_shapes(labels=(labels, f"t {size[0]} {size[1]}"))
+        yield labels.to(device)
+
+
+def _label_clips(segmenter: Segmenter, video: Video, *, clip_length: int, size: tuple[int, int]) -> Iterator[Tensor]:
+    stream_labels = getattr(segmenter, "stream_labels", None)
+    if stream_labels is not None:
+        yield from _without_graph(segmenter, stream_labels(video, clip_length=clip_length, output_size=size))
+        return
     start = 0
     for logits in iter_logits(segmenter, video, clip_length=clip_length):
-        labels = classes_of(logits, first_frame=start)
-        start += len(labels)
-        yield labels.to(device)
+        if logits.shape[-2:] == size:  # the largest logit is the largest probability
+            yield classes_of(logits, first_frame=start)
+        else:
+            for frame in range(logits.shape[1]):  # one frame of full-size probabilities at a time
+                mine = probabilities_of(logits[:, frame : frame + 1])
+                yield classes_of(resize_scores(mine, size=size), first_frame=start + frame)
+        start += logits.shape[1]
+
+
+def probabilities_of(logits: Tensor) -> Tensor:
+    """Soft-max of logits ``(B, T, K, H, W)`` over K, in float32 at least.
+
+    Resizing takes these, never logits: those of a log-score model would blend as products.
+    """
+    return logits.softmax(dim=2, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def _size_of(video: Video) -> tuple[int, int]:
+    height, width = read_clip(video, 0, 1).shape[-2:]
+    return height, width
 
 
 def predict_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> Tensor:

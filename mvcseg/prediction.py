@@ -27,7 +27,7 @@ from mvcseg.errors import ConfigError, DataError
 from mvcseg.inference import iter_labels
 from mvcseg.segmenter import Segmenter, Video, check_video, read_clip
 from mvcseg.shapes import check_positive
-from mvcseg.tta import Tie, View, iter_vote_labels
+from mvcseg.tta import Tie, View, iter_view_labels, iter_vote_labels, scaled_views
 
 RECORD_FILE = ".mvcseg-run.json"
 """Hidden file beside a video's label maps: the settings they are made with."""
@@ -74,6 +74,7 @@ def predict_to_folder(
     views: Sequence[View] | None = None,
     tie: Tie = "literal",
     short_side: int | None = None,
+    long_side: int | None = None,
     raw_ids: bool = False,
     model: str = "",
     progress: Callable[[str, int, int], object] | None = None,
@@ -96,6 +97,7 @@ def predict_to_folder(
         short_side: the segmenter sees frames whose shorter side has this many pixels (views scale
             from there), its probabilities are resized back; None keeps the video's size. Label maps have the
             video's size either way.
+        long_side: the longer side of those frames is at most this many pixels.
         raw_ids: write 0 for void and k + 1 for class k, as VSPW's ground truth does; for viewing.
         model: identifies the weights (a digest of the checkpoint), so that other weights are noticed.
         progress: called with the video's name, frames done and frames in all, before and after every clip.
@@ -114,8 +116,9 @@ def predict_to_folder(
         raise ConfigError(f"class_names: expected {segmenter.num_classes} as the segmenter has, got {len(class_names)}")
     if raw_ids and len(class_names) > 254:
         raise ConfigError(f"raw_ids: expected at most 254 classes (255 means ignore), got {len(class_names)}")
-    if short_side is not None:
-        check_positive(short_side=short_side)
+    for name, side in (("short_side", short_side), ("long_side", long_side)):
+        if side is not None:
+            check_positive(**{name: side})
     if views is not None and not views:
         raise ConfigError("views: expected at least one, or None, got none")
     settings = {
@@ -125,6 +128,7 @@ def predict_to_folder(
         "views": None if views is None else [[view.scale, view.flip] for view in views],
         "tie": None if views is None else tie,
         "short_side": short_side,
+        "long_side": long_side,
         "raw_ids": raw_ids,
     }
     folder = Path(out)
@@ -141,7 +145,8 @@ def predict_to_folder(
         spans = _missing_spans(video, existing, clip_length=clip_length, whole=hasattr(segmenter, "stream"))
         done = total - sum(stop - start for start, stop in spans)
         kept, written = kept + done, written + total - done
-        predict = partial(_predict, segmenter, clip_length=clip_length, views=views, tie=tie, short_side=short_side)
+        seen_at = scaled_views(_size_of(video), views, short_side=short_side, long_side=long_side)
+        predict = partial(_predict, segmenter, clip_length=clip_length, views=seen_at, tie=tie)
         report = partial(progress or _silent, video.name)
         report(done, total)
         with _background_writer() as write:
@@ -232,7 +237,11 @@ def _check_record(target: Path, found: Any, wanted: dict[str, Any]) -> None:
     if not other:
         return
     # What the user typed is told with both values; digests and lists of names would fill the screen.
-    typed = [key for key in other if key in ("clip_length", "tie", "short_side", "raw_ids", "model") and key in record]
+    typed = [
+        key
+        for key in other
+        if key in ("clip_length", "tie", "short_side", "long_side", "raw_ids", "model") and key in record
+    ]
     values = "; ".join(f"{key} was {record[key]!r}, is {wanted[key]!r}" for key in typed)
     raise DataError(
         f"{shown(target)}: begun with another {' and '.join(other)}{f' ({values})' if values else ''}; continue with "
@@ -259,23 +268,19 @@ def _missing_spans(video: NamedVideo, existing: set[str], *, clip_length: int, w
     return [(start, stop) for start, stop in spans if not existing.issuperset(video.frame_names[start:stop])]
 
 
+def _size_of(video: Video) -> tuple[int, int]:
+    height, width = read_clip(video, 0, 1).shape[-2:]
+    return height, width
+
+
 def _predict(
-    segmenter: Segmenter,
-    video: Video,
-    *,
-    clip_length: int,
-    views: Sequence[View] | None,
-    tie: Tie,
-    short_side: int | None,
+    segmenter: Segmenter, video: Video, *, clip_length: int, views: Sequence[View] | None, tie: Tie
 ) -> Iterator[Tensor]:
     """Consecutive label clips ``(t, H, W)`` uint8 of a video at its own size."""
-    if short_side is not None:
-        # A view of this scale is the resized video, and brings the probabilities back to the frames' size.
-        factor = short_side / min(video[0:1].shape[-2:])
-        if factor != 1:
-            views = [View(scale=view.scale * factor, flip=view.flip) for view in views or (View(),)]
     if views is None:
         return iter_labels(segmenter, video, clip_length=clip_length)
+    if len(views) == 1:  # nothing to vote on, so nothing needs to wait
+        return iter_view_labels(segmenter, video, view=views[0], clip_length=clip_length)
     return iter_vote_labels(segmenter, video, views=views, clip_length=clip_length, tie=tie)
 
 

@@ -128,7 +128,11 @@ def read_clip(video: Video, start: int, stop: int) -> Tensor:
 
 
 class VideoSegmenter(Segmenter, Protocol):
-    """A segmenter that sees the whole video before it answers (DVIS pools class scores over all frames)."""
+    """A segmenter that sees the whole video before it answers (DVIS pools class scores over all frames).
+
+    One that can give class ids without full-size logits may have ``stream_labels(video, *, clip_length,
+    output_size)`` too: consecutive ``(t, height, width)`` uint8, which everything that wants labels then uses.
+    """
 
     def stream(self, video: Video, /, *, clip_length: int) -> Iterator[Tensor]:
         """Consecutive logits ``(1, t, K, H, W)`` of the whole video, ``t <= clip_length`` frames at a time."""

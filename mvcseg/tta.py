@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg.errors import ConfigError, DataError
-from mvcseg.inference import classes_of, gather_clips, iter_logits
+from mvcseg.inference import gather_clips, iter_labels, probabilities_of
 from mvcseg.ops.resize import resize_frames, resize_scores
 from mvcseg.ops.vote import majority, majority_among_tied
 from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, read_clip
@@ -219,10 +219,65 @@ class MeanTTA(nn.Module):
         check_float(frames=frames)
         total: Tensor | None = None
         for view in self.views:
-            mine = _probabilities(self.segmenter(view.apply(frames)), view, size=(sizes["h"], sizes["w"]))
+            mine = view.invert(probabilities_of(self.segmenter(view.apply(frames))), size=(sizes["h"], sizes["w"]))
             total = mine if total is None else total + mine
         mean = total / len(self.views) if total is not None else frames.new_zeros(0)
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+
+def iter_view_labels(segmenter: Segmenter, video: Video, *, view: View, clip_length: int) -> Iterator[Tensor]:
+    """Class ids of a video seen through one view, back in place and at the video's own size.
+
+    Probabilities are resized, a mirrored view's labels mirrored back.
+
+    Yields:
+        ``(t, H, W)`` uint8, ``t <= clip_length``.
+
+    Raises:
+        ConfigError, ShapeError, DTypeError, DataError: as ``vote_labels``.
+    """
+    check_video(video)
+    height, width = read_clip(video, 0, 1).shape[-2:]
+    viewed = _ViewedVideo(video, view)
+    for labels in iter_labels(segmenter, viewed, clip_length=clip_length, output_size=(height, width)):
+        yield labels.flip(-1) if view.flip else labels
+
+
+def scaled_views(
+    size: tuple[int, int],
+    views: Sequence[View] | None,
+    *,
+    short_side: int | None,
+    long_side: int | None = None,
+) -> Sequence[View] | None:
+    """Views of a video whose scale 1 is a test size.
+
+    Args:
+        size: ``(height, width)`` of the video's frames.
+        views: their scales multiply the test size's; None is one plain view.
+        short_side: shorter side at scale 1, in pixels; None is the video's own size.
+        long_side: what the longer side at scale 1 must not exceed.
+
+    Returns:
+        None where one plain look at the video's own size is all there is.
+
+    Raises:
+        ConfigError: a number is below 1.
+
+    Example:
+        >>> scaled_views((480, 853), [View(1.1)], short_side=720)
+        [View(scale=1.6500000000000001, flip=False)]
+    """
+    if short_side is None:
+        return views
+    check_positive(short_side=short_side)
+    factor = short_side / min(size)
+    if long_side is not None:
+        check_positive(long_side=long_side)
+        factor = min(factor, long_side / max(size))
+    if factor == 1:
+        return views
+    return [View(scale=view.scale * factor, flip=view.flip) for view in views or (View(),)]
 
 
 @dataclass(frozen=True)
@@ -239,29 +294,14 @@ class _ViewedVideo:
         return self.view.apply(self.video[index])
 
 
-def _probabilities(logits: Tensor, view: View, *, size: tuple[int, int]) -> Tensor:
-    # probabilities are resized, never logits: those of a log-score model would blend as products
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    return view.invert(logits.softmax(dim=2, dtype=dtype), size=size)
-
-
-def _view_labels(segmenter: Segmenter, video: Video, view: View, clip_length: int) -> Iterator[Tensor]:
-    """uint8 labels ``(t, H, W)`` of one view, back at the video's own size."""
-    height, width = video[0:1].shape[-2:]
-    for logits in iter_logits(segmenter, _ViewedVideo(video, view), clip_length=clip_length):
-        if logits.shape[-2:] == (height, width):  # the largest logit is the largest probability
-            yield classes_of(view.invert(logits, size=(height, width)))
-            continue
-        for frame in range(logits.shape[1]):  # one frame of full-size probabilities at a time
-            yield classes_of(_probabilities(logits[:, frame : frame + 1], view, size=(height, width)))
-
-
 def _stacks_of_clips(
     segmenter: Segmenter, video: Video, views: Sequence[View], clip_length: int, total: int
 ) -> Generator[Tensor, None, None]:
     for start in range(0, total, clip_length):
         clip = read_clip(video, start, min(start + clip_length, total))
-        labels = (torch.cat(list(_view_labels(segmenter, clip, view, clip_length))) for view in views)
+        labels = (
+            torch.cat(list(iter_view_labels(segmenter, clip, view=view, clip_length=clip_length))) for view in views
+        )
         yield torch.stack(list(labels))
 
 
@@ -274,7 +314,7 @@ def _stacks_of_streams(
     with tempfile.TemporaryFile(prefix="mvcseg-votes-", buffering=0) as spill:
         try:
             for view in views:
-                for labels in _view_labels(segmenter, video, view, clip_length):
+                for labels in iter_view_labels(segmenter, video, view=view, clip_length=clip_length):
                     remaining = memoryview(labels.cpu().numpy().tobytes())
                     while remaining:
                         remaining = remaining[spill.write(remaining) :]
