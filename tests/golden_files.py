@@ -7,6 +7,7 @@ so any platform draws the same bits.
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import zlib
@@ -24,15 +25,19 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class GoldenFolders:
-    """Where golden files may lie; ``folders / "ops/swin_small.npz"`` is the first that exists, else the test skips."""
+    """Where golden files may lie; ``folders / "ops/swin_small.npz"`` is the first that exists, else the test skips.
+
+    A file may also lie there gzip-compressed, as ``<name>.gz``.
+    """
 
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
 
     def __truediv__(self, relative: str) -> Path:
         for folder in self.folders:
-            if (folder / relative).exists():
-                return folder / relative
+            for name in (relative, f"{relative}.gz"):
+                if (folder / name).exists():
+                    return folder / name
         pytest.skip(f"no {relative} in {' or '.join(map(str, self.folders))}: set MVCSEG_SHARED_GOLDEN")
 
 
@@ -96,9 +101,16 @@ class Golden:
         return deviation
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, gzip-compressed where its name says so."""
+    content = path.read_bytes()
+    value: dict[str, Any] = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+    return value
+
+
 def read_entries(path: Path, *, prefix: str = "") -> dict[str, dict[str, Any]]:
     """Entries of a key list whose names start with ``prefix``, under the rest of their name."""
-    entries = json.loads(path.read_text())["entries"]
+    entries = read_json(path)["entries"]
     return {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
 
 
