@@ -95,13 +95,14 @@ def _predict(commands: Commands) -> None:
         "predict",
         "write the label map of every frame of one video or of a data set",
         "Label maps are PNGs of class ids, OUT/<video>/<frame>.png, with OUT/classes.json beside them.\n"
-        "A run that was stopped continues when the same command is given again.\n\n"
+        "A run that was stopped continues when the same command is given again.\n"
+        "From a pipe (-), an online model labels frames as they come, each from it and those before;\n"
+        "other models, and --tta, read the pipe to its end first.\n\n"
         "  mvcseg predict clip.mp4 --checkpoint model.safetensors --out masks\n"
+        "  mvcseg predict clip.mp4 --preset vspw_offline_r50 --checkpoint model_final.pth --out masks\n"
         "  mvcseg predict --vspw VSPW_480p --split val --segmenter mine.py:build --out masks",
     )
-    parser.add_argument(
-        "video", nargs="?", metavar="VIDEO|DIR|-", help="video file, folder of frames, or - to read a file from a pipe"
-    )
+    parser.add_argument("video", nargs="?", metavar="VIDEO|DIR|-", help="video file, folder of frames, or - for a pipe")
     _data_set(parser, required=False)
     _model(parser)
     _prediction(parser)
@@ -122,9 +123,10 @@ def _run(commands: Commands) -> None:
     )
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
     parser.add_argument(
-        "--checkpoint", action="append", required=True, metavar="F", help="model to use; again for a second candidate"
+        "--checkpoint", action="append", required=True, metavar="F", help=f"{_CHECKPOINT}; again for a second candidate"
     )
-    _prediction(parser, short_side=False)
+    _preset(parser)
+    _prediction(parser)
     _vlm(parser, required=False, local=False)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
@@ -240,6 +242,7 @@ def _data(commands: Commands) -> None:
     check.add_argument("folder", metavar="DIR", help="data set in the VSPW layout")
 
 
+_CHECKPOINT = "model of `mvcseg train`, or a published checkpoint (file or hf://owner/repo/file)"
 _CLASSES = "class list; else the predictions' classes.json, else VSPW's 124"
 
 
@@ -250,24 +253,37 @@ def _data_set(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 def _model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", metavar="F", help="model written by `mvcseg train`")
+    model.add_argument("--checkpoint", metavar="F", help=_CHECKPOINT)
     model.add_argument(
         "--segmenter",
         metavar="FILE.py:FUNCTION",
         help="your own: FUNCTION() returns a Segmenter. Runs FILE.py, so give it only files you trust",
     )
+    _preset(parser)
 
 
-def _prediction(parser: argparse.ArgumentParser, *, short_side: bool = True) -> None:
+def _preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--preset",
+        metavar="P",
+        help="configuration of a published checkpoint, such as vspw_offline_r50, or a JSON file of one "
+        "(default: found from the file; `mvcseg inspect F` tells it)",
+    )
+    parser.add_argument(
+        "--spill-dir", metavar="DIR", help="where such a model keeps what it needs of each frame (default: TMPDIR)"
+    )
+
+
+def _prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tta", action="store_true", help="vote over scales 0.9 to 1.2, each also mirrored")
-    if short_side:
-        parser.add_argument(
-            "--short-side",
-            type=_short_side,
-            default="native",
-            metavar="N|native",
-            help="shorter side in pixels that the model sees (default: %(default)s)",
-        )
+    parser.add_argument(
+        "--short-side",
+        type=_short_side,
+        default="model",
+        metavar="N|native",
+        help="shorter side in pixels that the model sees (default: the published test size of a preset, 720 and the "
+        "longer side at most 1333; else native)",
+    )
     parser.add_argument(
         "--clip-length", type=_positive, default=8, metavar="N", help="frames at once (default: %(default)s)"
     )
@@ -309,8 +325,8 @@ def _shard(text: str) -> str:
     return text
 
 
-def _short_side(text: str) -> int | None:
-    return None if text == "native" else _positive(text)
+def _short_side(text: str) -> int | str:
+    return text if text in ("native", "model") else _positive(text)
 
 
 def _failed(options: argparse.Namespace, message: str) -> int:

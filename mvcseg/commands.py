@@ -38,6 +38,7 @@ def demo(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """``mvcseg predict``."""
+    from mvcseg.causal_prediction import is_causal, predict_causally
     from mvcseg.prediction import predict_to_folder, shard
     from mvcseg.tta import multiscale_flip
 
@@ -45,12 +46,27 @@ def predict(options: argparse.Namespace) -> None:
         raise UsageError("predict: expected either VIDEO or --vspw ROOT --split S")
     if (options.vspw is None) != (options.split is None):
         raise UsageError("predict: --vspw and --split go together")
+    if options.segmenter is not None and (options.preset is not None or options.spill_dir is not None):
+        raise UsageError("predict: --preset and --spill-dir go with --checkpoint")
     device = loading.choose_device(options.device)
     if options.checkpoint is not None:
-        loaded = loading.load_checkpoint(options.checkpoint, device=device)
+        loaded = _load(options.checkpoint, options, device=device)
     else:
         loaded = loading.load_function(options.segmenter, device=device)
     class_names = _names_for(loaded, options)
+    short_side, long_side = _test_size(loaded, options)
+    if options.video == "-" and not options.tta and is_causal(loaded.segmenter):
+        count = predict_causally(
+            data.iter_frames(sys.stdin.buffer),
+            loaded.segmenter,
+            out=options.out,
+            class_names=class_names,
+            short_side=short_side,
+            long_side=long_side,
+            raw_ids=options.raw_ids,
+        )
+        print(f"{_counted(count, 'label map')}: {shown(options.out)}")
+        return
     with _videos_of(options) as videos, frame_progress() as progress:
         done = predict_to_folder(
             videos if options.shard is None else shard(videos, options.shard),
@@ -59,7 +75,8 @@ def predict(options: argparse.Namespace) -> None:
             class_names=class_names,
             clip_length=options.clip_length,
             views=multiscale_flip() if options.tta else None,
-            short_side=options.short_side,
+            short_side=short_side,
+            long_side=long_side,
             raw_ids=options.raw_ids,
             model=loaded.identity,
             progress=progress,
@@ -74,18 +91,24 @@ def run(options: argparse.Namespace) -> None:
     from mvcseg.flow import FarnebackFlow
     from mvcseg.pipeline import run_video
     from mvcseg.report import PageVideo, write_page
-    from mvcseg.tta import multiscale_flip
+    from mvcseg.tta import multiscale_flip, scaled_views
 
     _check_backend(options)
     if len(set(options.checkpoint)) != len(options.checkpoint):
         raise UsageError("run: expected different --checkpoint files, got one twice")
     video = data.open_video(options.video)
     device = loading.choose_device(options.device)
-    loaded = {name: loading.load_checkpoint(name, device=device) for name in options.checkpoint}
+    loaded = {name: _load(name, options, device=device) for name in options.checkpoint}
     class_names = next(iter(loaded.values())).class_names
     for name, model in loaded.items():
         if model.class_names != class_names:
             raise ConfigError(f"checkpoint: {shown(name)} has other classes than {shown(options.checkpoint[0])}")
+    test_sizes = {_test_size(model, options) for model in loaded.values()}
+    if len(test_sizes) > 1:
+        raise ConfigError(
+            "checkpoint: the models are tested at different sizes; --short-side N|native sets one for all"
+        )
+    short_side, long_side = test_sizes.pop()
     out = _new_folder(options.out)
     is_asked = options.vlm is not None or options.answers is not None
     with watched_frames(video) as watched:
@@ -94,7 +117,9 @@ def run(options: argparse.Namespace) -> None:
             {name: model.segmenter for name, model in loaded.items()},
             num_classes=len(class_names),
             clip_length=options.clip_length,
-            views=multiscale_flip() if options.tta else None,
+            views=scaled_views(
+                video.size, multiscale_flip() if options.tta else None, short_side=short_side, long_side=long_side
+            ),
             flow=FarnebackFlow() if len(loaded) > 1 else None,
             vlm=_backend(options, out) if is_asked else None,
             groups=_groups(options, class_names) if is_asked else (),
@@ -242,6 +267,17 @@ def check_data(options: argparse.Namespace) -> None:
     with progress_bar("videos") as progress:
         checked = check_folder(options.folder, progress=progress)
     print(checked)
+
+
+def _load(path: str, options: argparse.Namespace, *, device: torch.device) -> loading.Loaded:
+    return loading.load_checkpoint(path, preset=options.preset, device=device, spill_folder=options.spill_dir)
+
+
+def _test_size(loaded: loading.Loaded, options: argparse.Namespace) -> tuple[int | None, int | None]:
+    """Shorter side of the frames the model sees, and the cap on the longer one; None for the video's own."""
+    if options.short_side == "model":
+        return loaded.short_side, loaded.long_side
+    return (None if options.short_side == "native" else options.short_side), None
 
 
 def _names_for(loaded: loading.Loaded, options: argparse.Namespace) -> Sequence[str]:

@@ -7,14 +7,19 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from mvcseg.data.files import shown
+from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import CheckpointError, ConfigError, MvcsegError
 from mvcseg.segmenter import Segmenter
 from mvcseg.shapes import check_num_classes
+
+if TYPE_CHECKING:
+    from mvcseg.models.dvis import DVISConfig
 
 
 @dataclass(frozen=True)
@@ -25,24 +30,65 @@ class Loaded:
         segmenter: in eval mode where it is a module.
         class_names: K names.
         identity: tells these weights from others.
+        short_side: shorter side of the frames it is tested with, in pixels; None is the video's own size.
+        long_side: what their longer side does not exceed.
     """
 
     segmenter: Segmenter
     class_names: tuple[str, ...]
     identity: str
+    short_side: int | None = None
+    long_side: int | None = None
 
 
-def load_checkpoint(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Loaded:
-    """The model of a checkpoint that ``mvcseg train`` wrote.
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    preset: str | None = None,
+    device: str | torch.device = "cpu",
+    spill_folder: str | None = None,
+) -> Loaded:
+    """The model of a checkpoint: one that ``mvcseg train`` wrote, or a published DVIS++, DVIS, CTVIS or MinVIS.
+
+    Args:
+        path: the file, or ``hf://owner/repo/file``.
+        preset: a name of ``mvcseg.models.dvis.PRESETS``, or a JSON file that describes another model
+            (``DVISConfig``); None finds the preset that fits.
+        device: where the model goes.
+        spill_folder: where a published model keeps what it needs of each frame; None takes the system's.
 
     Raises:
-        CheckpointError: the file is missing, broken or of another kind.
+        CheckpointError: the file is missing, broken or of another kind, or fits no preset.
+        ConfigError: no preset has the name, or the JSON file describes no model.
     """
     from mvcseg.models.compact_checkpoint import load_compact
+    from mvcseg.models.dvis import explain, load_official
+    from mvcseg.models.dvis.config import VSPW_CLASS_ORDER, find_config
+    from mvcseg.models.dvis.explain import preset_for
+    from mvcseg.models.dvis.sources import fetch
 
-    model = load_compact(Path(path), device=device)
-    names = model.class_names or numbered_classes(model.num_classes)
-    return Loaded(model, tuple(names), f"checkpoint {_digest(path)}")
+    file = fetch(path)
+    if preset is None:
+        if explain(file).kind == "CompactSegmenter":
+            compact = load_compact(file, device=device)
+            names = compact.class_names or numbered_classes(compact.num_classes)
+            return Loaded(compact, tuple(names), f"checkpoint {_digest(file)}")
+        preset = preset_for(file)
+    config = find_config(_read_config(preset) if preset.endswith(".json") else preset)
+    model = load_official(file, preset=config, device=device)
+    model.spill_folder = spill_folder
+    names = VSPW_CLASSES if config.class_order == VSPW_CLASS_ORDER else numbered_classes(config.num_classes)
+    identity = f"checkpoint {_digest(file)} as {preset}"
+    return Loaded(model, names, identity, short_side=config.short_side, long_side=config.long_side)
+
+
+def _read_config(path: str) -> DVISConfig:
+    from mvcseg.models.dvis.config import from_json
+
+    try:
+        return from_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"preset: {shown(path)} cannot be read ({error})") from error
 
 
 def load_function(reference: str, *, device: str | torch.device = "cpu") -> Loaded:

@@ -24,7 +24,7 @@ ROWS: list[list[str]] = [
     ["models.dvis"],
     ["inference"],
     ["mvc", "tta", "ensemble", "vlm", "adapters", "report"],
-    ["training", "evaluation", "pipeline", "prediction", "reporting", "loading", "progress"],
+    ["training", "evaluation", "pipeline", "prediction", "reporting", "loading", "progress", "causal_prediction"],
     ["demo"],
     ["commands"],
     ["cli"],
