@@ -48,7 +48,13 @@ FUNCTIONS = [
         ["video", "segmenters"],
         ["num_classes", "clip_length", "views", "flow", "vlm", "groups", "class_names"],
     ),
+    ("mvcseg.models.dvis", "build_dvis", ["preset_or_config"], []),
+    ("mvcseg.models.dvis", "load_official", ["path"], ["preset"]),
+    ("mvcseg.models.dvis", "official_state_dict", ["model"], []),
     ("mvcseg.evaluation", "evaluate", ["pred_dir"], ["root", "split", "classes"]),
+    ("mvcseg.models.dvis", "build_dvis", ["preset_or_config"], []),
+    ("mvcseg.models.dvis", "load_official", ["path"], ["preset"]),
+    ("mvcseg.models.dvis", "official_state_dict", ["model"], []),
 ]
 METHODS = [
     ("mvcseg", "MVCWrapper", "loss_terms", ["frames", "labels"], ["generator"]),
@@ -62,6 +68,9 @@ METHODS = [
         for method, parameters in (("compute", []), ("merge", ["other"]), ("reset", []))
     ],
     ("mvcseg.metrics", "MeanIoU", "per_class", [], []),
+    ("mvcseg.models.dvis", "DVIS", "scores", ["frames"], ["output_size"]),
+    ("mvcseg.models.dvis", "DVIS", "stream", ["video"], ["clip_length"]),
+    ("mvcseg.models.dvis", "DVIS", "stream_causal", ["frames"], ["state"]),
 ]
 DEFAULTS = [
     ("mvcseg.masking", "patch_mask", "grid", "crop"),
@@ -104,6 +113,12 @@ def test_a_public_method_takes_its_arguments(
 def test_a_default_is_the_contracts(module: str, name: str, parameter: str, default: object) -> None:
     function = getattr(importlib.import_module(module), name)
     assert inspect.signature(function).parameters[parameter].default == default
+
+
+def test_presets_are_the_contracts() -> None:
+    own = {f"vspw_{kind}_{net}" for kind in ("minvis", "ctvis", "online", "offline") for net in ("r50", "vitl")}
+    first = {f"vspw_dvis1_{kind}_swinl" for kind in ("minvis", "online", "offline")}
+    assert set(mvcseg.models.dvis.PRESETS) == own | first
 
 
 def test_constants_are_the_contracts() -> None:
