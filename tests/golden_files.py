@@ -24,6 +24,14 @@ from torch.nn import functional
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
+KEY_LISTS = {
+    **{f"vspw_{stage}_{net}": f"{stage}_{net}" for stage in ("minvis", "ctvis") for net in ("r50", "vitl")},
+    **{f"vspw_{stage}_{net}": f"dvis_plus_{stage}_{net}" for stage in ("online", "offline") for net in ("r50", "vitl")},
+    **{f"vspw_dvis1_{stage}_swinl": f"dvis1_{stage}_swinl" for stage in ("minvis", "online", "offline")},
+}
+"""Name of the key list, ``keys/<name>.json``, of every preset."""
+
+
 class GoldenFolders:
     """Where golden files may lie; ``folders / "ops/swin_small.npz"`` is the first that exists, else the test skips.
 

@@ -3,7 +3,7 @@
 from mvcseg.models.dvis.build import build_dvis
 from mvcseg.models.dvis.checkpoint import load_official, official_state_dict
 from mvcseg.models.dvis.config import BACKBONES, PRESETS, DVISConfig
-from mvcseg.models.dvis.explain import Explanation, explain
+from mvcseg.models.dvis.explain import Explanation, explain, preset_for
 from mvcseg.models.dvis.model import DVIS
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "explain",
     "load_official",
     "official_state_dict",
+    "preset_for",
 ]

@@ -2,32 +2,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_files import GoldenFolders, describe_state, read_entries, read_json
+from golden_files import KEY_LISTS, GoldenFolders, describe_state, read_entries, read_json
 
 from mvcseg.models.dvis import PRESETS, build_dvis, official_state_dict
 from mvcseg.models.dvis.names import count_parameters, expected_entries, from_official, normalised, to_official
 
-LISTS = {
-    **{f"vspw_{stage}_{net}": f"{stage}_{net}" for stage in ("minvis", "ctvis") for net in ("r50", "vitl")},
-    **{f"vspw_{stage}_{net}": f"dvis_plus_{stage}_{net}" for stage in ("online", "offline") for net in ("r50", "vitl")},
-    **{f"vspw_dvis1_{stage}_swinl": f"dvis1_{stage}_swinl" for stage in ("minvis", "online", "offline")},
-}
-"""Key list of every preset."""
-
 
 def test_every_preset_has_a_key_list() -> None:
-    assert set(LISTS) == set(PRESETS)
+    assert set(KEY_LISTS) == set(PRESETS)
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("preset", LISTS)
+@pytest.mark.parametrize("preset", KEY_LISTS)
 def test_the_official_state_dict_has_exactly_the_files_names_shapes_and_types(
     preset: str, golden: GoldenFolders
 ) -> None:
     with torch.device("meta"):
         model = build_dvis(preset)
         official = official_state_dict(model)
-    listed = read_entries(golden / f"keys/{LISTS[preset]}.json")
+    listed = read_entries(golden / f"keys/{KEY_LISTS[preset]}.json")
     got = {name: [list(value.shape), str(value.dtype).removeprefix("torch.")] for name, value in official.items()}
     assert got == {name: [entry["shape"], entry["dtype"]] for name, entry in listed.items()}
     kinds = {to_official(name, backbone=model.backbone): entry["kind"] for name, entry in describe_state(model).items()}
@@ -35,9 +28,9 @@ def test_the_official_state_dict_has_exactly_the_files_names_shapes_and_types(
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("preset", LISTS)
+@pytest.mark.parametrize("preset", KEY_LISTS)
 def test_a_file_must_hold_exactly_what_is_listed_but_for_the_loss_weights(preset: str, golden: GoldenFolders) -> None:
-    listed = read_entries(golden / f"keys/{LISTS[preset]}.json")
+    listed = read_entries(golden / f"keys/{KEY_LISTS[preset]}.json")
     del listed["criterion.empty_weight"]
     assert expected_entries(PRESETS[preset]) == {
         name: (tuple(entry["shape"]), getattr(torch, entry["dtype"])) for name, entry in listed.items()
@@ -45,17 +38,17 @@ def test_a_file_must_hold_exactly_what_is_listed_but_for_the_loss_weights(preset
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("preset", LISTS)
+@pytest.mark.parametrize("preset", KEY_LISTS)
 def test_parameters_number_those_of_the_public_model(preset: str, golden: GoldenFolders) -> None:
-    assert count_parameters(PRESETS[preset]) == read_json(golden / f"keys/{LISTS[preset]}.json")["num_parameters"]
+    assert count_parameters(PRESETS[preset]) == read_json(golden / f"keys/{KEY_LISTS[preset]}.json")["num_parameters"]
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("preset", LISTS)
+@pytest.mark.parametrize("preset", KEY_LISTS)
 def test_renaming_is_a_bijection(preset: str, golden: GoldenFolders) -> None:
     with torch.device("meta"):
         model = build_dvis(preset)
-    official = set(read_entries(golden / f"keys/{LISTS[preset]}.json")) - {"criterion.empty_weight"}
+    official = set(read_entries(golden / f"keys/{KEY_LISTS[preset]}.json")) - {"criterion.empty_weight"}
     own = {from_official(name, backbone=model.backbone) for name in official}
     assert own == set(model.state_dict())
     assert len(own) == len(official)
