@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.models.layers.deformable import DeformableAttention
+from mvcseg.models.layers.linear import Linear
 
 
 class Extractor(nn.Module):
@@ -52,9 +53,9 @@ class ConvolutionalMLP(nn.Module):
 
     def __init__(self, width: int, *, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
+        self.fc1 = Linear(width, hidden)
         self.dwconv = DepthwiseConvolution(hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, rows: Tensor, *, grids: list[tuple[int, int]]) -> Tensor:
         """``(N, L, C)`` of ``(N, L, C)``."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 from mvcseg.errors import ConfigError
 from mvcseg.models.backbones.renaming import Renaming
 from mvcseg.models.backbones.window_attention import WindowAttention
+from mvcseg.models.layers.linear import Linear
 from mvcseg.shapes import check_positive, check_shapes
 
 _TIMM_NAMES = Renaming(
@@ -166,8 +167,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = Linear(width, 4 * width)
+        self.fc2 = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., C)`` of ``(..., C)``."""
@@ -179,7 +180,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+        self.reduction = Linear(4 * width, 2 * width, bias=False)
         self.norm = nn.LayerNorm(4 * width)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.errors import ConfigError, ShapeError
+from mvcseg.models.layers.linear import Linear
 from mvcseg.shapes import check_positive, check_shapes
 
 PATCH = 16
@@ -159,8 +160,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, L, C)`` of ``(N, L, C)``."""
@@ -187,8 +188,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = Linear(width, 4 * width)
+        self.fc2 = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., C)`` of ``(..., C)``."""
@@ -201,8 +202,8 @@ class GatedMLP(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden = -(-(4 * width * 2 // 3) // 8) * 8
-        self.w12 = nn.Linear(width, 2 * hidden)
-        self.w3 = nn.Linear(hidden, width)
+        self.w12 = Linear(width, 2 * hidden)
+        self.w3 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., C)`` of ``(..., C)``."""
