@@ -11,7 +11,15 @@ def claimed_bytes(path: Path) -> int:
     FFmpeg reads such a file to its end and says nothing when that comes early.
     """
     with path.open("rb") as file:
-        head = file.read(128)
+        return claimed_length(file.read(HEAD_BYTES))
+
+
+HEAD_BYTES = 128
+"""As many of the first bytes as tell the length."""
+
+
+def claimed_length(head: bytes) -> int:
+    """``claimed_bytes`` of a file that begins with ``head``."""
     if head[:4] == b"RIFF":
         size = int.from_bytes(head[4:8], "little")
         # Writers disagree on whether these eight bytes count; streamed files hold 0 or all ones.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvcseg.data.containers import HEAD_BYTES, claimed_length
 from mvcseg.errors import DataError
 
 
@@ -31,23 +32,38 @@ def iter_frames(stream: IO[bytes], *, name: str = "stdin") -> Iterator[Tensor]:
     import av
     from av.error import FFmpegError
 
-    count = 0
+    count = packets = 0
+    source = _ReadOnly(stream)
+    # FFmpeg would hold back the first twenty frames to guess the frame rate, which nobody asks for here. Its other
+    # switch against delay, fflags=nobuffer, loses frames.
+    options = {"fpsprobesize": "0", "analyzeduration": "500000"}
     try:
-        with av.open(_ReadOnly(stream), mode="r", buffer_size=1 << 16, io_open=_refuse) as container:
+        with av.open(source, mode="r", buffer_size=1 << 16, options=options, io_open=_refuse) as container:
             if not container.streams.video:
                 raise DataError(f"{name}: expected a video stream, got none")
-            for frame in container.decode(container.streams.video[0]):
-                if frame.is_corrupt:
+            video = container.streams.video[0]
+            for packet in container.demux(video):
+                packets += packet.size > 0
+                if packet.is_corrupt:
                     raise DataError(f"{name}: broken after {count} frames (damaged data)")
-                image = frame.to_ndarray(format="rgb24")
-                upright = np.rot90(image, round(frame.rotation / 90) % 4)
-                count += 1
-                yield torch.from_numpy(np.ascontiguousarray(upright.transpose(2, 0, 1)))
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise DataError(f"{name}: broken after {count} frames (damaged data)")
+                    image = frame.to_ndarray(format="rgb24")
+                    upright = np.rot90(image, round(frame.rotation / 90) % 4)
+                    count += 1
+                    yield torch.from_numpy(np.ascontiguousarray(upright.transpose(2, 0, 1)))
+            promised = video.frames if "mp4" in container.format.name else 0  # elsewhere that is an estimate
+            if promised > packets or source.is_cut_short():
+                raise DataError(f"{name}: broken after {count} frames (cut short)")
+    except DataError:  # a ValueError too
+        raise
     except (FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         if count:
-            raise DataError(f"{name}: broken after {count} frames ({error})") from error
+            raise DataError(f"{name}: broken after {count} frames ({reason})") from error
         raise DataError(
-            f"{name}: no video that can be read from front to back ({error}); send Matroska or MPEG-TS, such as "
+            f"{name}: no video that can be read from front to back ({reason}); send Matroska or MPEG-TS, such as "
             "`ffmpeg -i clip.mp4 -c copy -f matroska -`"
         ) from error
     if not count:
@@ -55,11 +71,27 @@ def iter_frames(stream: IO[bytes], *, name: str = "stdin") -> Iterator[Tensor]:
 
 
 class _ReadOnly:
-    """A stream without its ``seek``, so that nobody tries to jump in it."""
+    """A stream without its ``seek``, so that nobody tries to jump in it; counts what it gives."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         # read1 gives what has arrived, where read would wait for a full buffer
-        self.read = getattr(stream, "read1", stream.read)
+        self._read = getattr(stream, "read1", stream.read)
+        self._head = b""
+        self._count = 0
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._read(size)
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+        self._count += len(data)
+        return data
+
+    def is_cut_short(self) -> bool:
+        """Whether the stream ends before the length that its head gives; reads what is left of it."""
+        claimed = claimed_length(self._head)
+        while self._count < claimed and self.read(1 << 16):
+            pass
+        return self._count < claimed
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> IO[bytes]:
