@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.data.files import shown
-from mvcseg.data.label_maps import write_classes, write_label_map
+from mvcseg.data.label_maps import write_classes_once, write_label_map
 from mvcseg.data.palette import class_colours
 from mvcseg.errors import ConfigError, DataError, ShapeError
 from mvcseg.inference import evaluating
@@ -71,7 +71,8 @@ def predict_causally(
 
     Raises:
         ConfigError: ``class_names`` are not K, or 255 classes are to have raw ids.
-        DataError: the folder holds label maps or cannot be written, or the source breaks off.
+        DataError: the folder holds label maps, ``out`` lists other classes or cannot be written, or the source
+            breaks off.
         ShapeError: a frame has another size than the first.
     """
     if len(class_names) != segmenter.num_classes:
@@ -88,7 +89,7 @@ def predict_causally(
     except OSError as error:
         raise DataError(f"{shown(target)}: cannot be written: {error.strerror or error}") from error
     colours = class_colours(class_names)
-    write_classes(out, class_names, colours, raw_ids=raw_ids)
+    write_classes_once(out, class_names, colours, raw_ids=raw_ids)
     palette = np.concatenate([np.zeros((1, 3), dtype=np.uint8), colours]) if raw_ids else colours
     source = iter(frames)
     first = next(source, None)

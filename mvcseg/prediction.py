@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from mvcseg.data.files import read_json, remove_stale_parts, shown, write_json
-from mvcseg.data.label_maps import CLASSES_FILE, class_table, write_classes, write_label_map
+from mvcseg.data.label_maps import write_classes_once, write_label_map
 from mvcseg.data.palette import class_colours
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.inference import iter_labels
@@ -133,7 +133,7 @@ def predict_to_folder(
     }
     folder = Path(out)
     colours = class_colours(class_names)
-    _write_classes_once(folder, class_names, raw_ids=raw_ids)
+    write_classes_once(folder, class_names, colours, raw_ids=raw_ids)
     palette = np.concatenate([np.zeros((1, 3), dtype=np.uint8), colours]) if raw_ids else colours
     seen: set[str] = set()
     written = kept = 0
@@ -194,15 +194,6 @@ def _check_names(video: NamedVideo, seen: set[str]) -> None:
         raise DataError(
             f"{shown(name)}: expected {len(video)} different frame names, got {len(set(video.frame_names))}"
         )
-
-
-def _write_classes_once(folder: Path, class_names: Sequence[str], *, raw_ids: bool) -> None:
-    colours = class_colours(class_names)
-    path = folder / CLASSES_FILE
-    if not path.exists():
-        write_classes(folder, class_names, colours, raw_ids=raw_ids)
-    elif read_json(path) != class_table(class_names, colours, raw_ids=raw_ids):
-        raise DataError(f"{shown(path)}: lists other classes than this run's; choose another output folder")
 
 
 def _begin(target: Path, video: NamedVideo, settings: dict[str, Any]) -> set[str]:

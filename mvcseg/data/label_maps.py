@@ -157,6 +157,22 @@ def write_classes(
     write_json(Path(folder, CLASSES_FILE), class_table(class_names, colours, raw_ids=raw_ids))
 
 
+def write_classes_once(
+    folder: str | os.PathLike[str], class_names: Sequence[str], colours: NDArray[np.uint8], *, raw_ids: bool = False
+) -> None:
+    """``write_classes``, or where ``classes.json`` is there already, make sure that it says the same.
+
+    Raises:
+        ConfigError: as ``write_classes``.
+        DataError: it lists other classes, or cannot be read or written.
+    """
+    path = Path(folder, CLASSES_FILE)
+    if not path.exists():
+        write_classes(folder, class_names, colours, raw_ids=raw_ids)
+    elif read_json(path) != class_table(class_names, colours, raw_ids=raw_ids):
+        raise DataError(f"{shown(path)}: lists other classes than this run's; choose another output folder")
+
+
 def class_table(
     class_names: Sequence[str], colours: NDArray[np.uint8], *, raw_ids: bool = False
 ) -> dict[str, list[dict[str, Any]]]:
