@@ -22,7 +22,7 @@ from mvcseg.models.dvis.semantic import in_dataset_order, semantic_labels, seman
 from mvcseg.models.mask2former import FrameQueries, Mask2FormerHead
 from mvcseg.ops.resize import pad_to_multiple
 from mvcseg.segmenter import Video, check_video, read_clip
-from mvcseg.shapes import check_float, check_positive, check_shapes
+from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """Mean colour (R, G, B) of frames in 0..255 that the checkpoints were trained with."""
@@ -49,7 +49,7 @@ class DVIS(nn.Module):
             of 100 queries.
 
     Raises:
-        ConfigError: a refiner without a tracker, or an order that is no permutation.
+        ConfigError: a refiner without a tracker, an order that is no permutation, or more than 255 classes.
     """
 
     class_order: Tensor | None
@@ -67,7 +67,7 @@ class DVIS(nn.Module):
         super().__init__()
         if refiner is not None and tracker is None:
             raise ConfigError("refiner: expected a tracker with it, since a refiner reads what the tracker gives")
-        self.num_classes = sem_seg_head.predictor.class_embed.out_features - 1
+        self.num_classes = check_num_classes(sem_seg_head.predictor.class_embed.out_features - 1)
         if class_order is not None and sorted(class_order) != list(range(self.num_classes)):
             raise ConfigError(
                 f"class_order: expected a permutation of 0..{self.num_classes - 1}, got {len(class_order)} numbers"
@@ -90,7 +90,8 @@ class DVIS(nn.Module):
             DTypeError: they are not floating-point.
             DataError: the spill file cannot be written.
         """
-        return _log(self.scores(frames, output_size=(frames.shape[-2], frames.shape[-1])))
+        sizes = check_shapes(frames=(frames, "b t 3 h w"))
+        return _log(self.scores(frames, output_size=(sizes["h"], sizes["w"])))
 
     def scores(self, frames: Tensor, *, output_size: tuple[int, int]) -> Tensor:
         """Plain scores ``sum_q p(k | q) mask_q``, at any size.
