@@ -63,7 +63,7 @@ def load_checkpoint(
     """
     from mvcseg.models.compact_checkpoint import load_compact
     from mvcseg.models.dvis import explain, load_official
-    from mvcseg.models.dvis.config import VSPW_CLASS_ORDER, find_config
+    from mvcseg.models.dvis.config import VSPW_CLASS_ORDER, find_config, to_json
     from mvcseg.models.dvis.explain import preset_for
     from mvcseg.models.dvis.sources import fetch
 
@@ -78,7 +78,8 @@ def load_checkpoint(
     model = load_official(file, preset=config, device=device)
     model.spill_folder = spill_folder
     names = VSPW_CLASSES if config.class_order == VSPW_CLASS_ORDER else numbered_classes(config.num_classes)
-    identity = f"checkpoint {_digest(file)} as {preset}"
+    kind = f"configuration {_digest_of(to_json(config))}" if preset.endswith(".json") else preset
+    identity = f"checkpoint {_digest(file)} as {kind}"
     return Loaded(model, names, identity, short_side=config.short_side, long_side=config.long_side)
 
 
@@ -87,8 +88,11 @@ def _read_config(path: str) -> DVISConfig:
 
     try:
         return from_json(Path(path).read_text(encoding="utf-8"))
+    except ConfigError as error:
+        raise ConfigError(f"preset: {shown(path)}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"preset: {shown(path)} cannot be read ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"preset: {shown(path)} cannot be read ({reason})") from error
 
 
 def load_function(reference: str, *, device: str | torch.device = "cpu") -> Loaded:
@@ -155,6 +159,10 @@ def choose_device(name: str) -> torch.device:
 def numbered_classes(num_classes: int) -> tuple[str, ...]:
     """Names for classes that have none: ``class 0``, ``class 1`` and so on."""
     return tuple(f"class {index}" for index in range(num_classes))
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _digest(path: str | os.PathLike[str]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from dvis_files import DVISFiles, write_dvis_files
 from golden_files import GoldenFolders
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,3 +42,11 @@ def golden() -> GoldenFolders:
     """Where reference outputs lie: MVCSEG_SHARED_GOLDEN or the folder beside the repository, then tests/golden."""
     shared = Path(os.environ.get("MVCSEG_SHARED_GOLDEN", ROOT.parent / "shared" / "golden"))
     return GoldenFolders(shared, ROOT / "tests" / "golden")
+
+
+@pytest.fixture(scope="session")
+def dvis_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DVISFiles]:
+    """Checkpoints of small DVIS++ models, gone with the session."""
+    files = write_dvis_files(tmp_path_factory.mktemp("dvis"))
+    yield files
+    files.remove()

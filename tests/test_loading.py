@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from dvis_files import CLASSES, DVISFiles
 
+from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import CheckpointError, ConfigError, DataError, ShapeError
 from mvcseg.loading import choose_device, load_checkpoint, load_function
 from mvcseg.models.compact import CompactSegmenter
 from mvcseg.models.compact_checkpoint import save_compact
+from mvcseg.models.dvis import DVIS
 from mvcseg.vlm import Group, read_groups
 
 MINE = """
@@ -128,3 +134,89 @@ def test_a_broken_group_file_is_named(text: str, told: str, tmp_path: Path) -> N
     path.write_text(text)
     with pytest.raises(DataError, match=rf"groups\.json.*{told}"):
         read_groups(path, class_names=["sky", "river", "lake"])
+
+
+def test_a_published_file_is_found_out_and_has_the_data_sets_names(dvis_files: DVISFiles) -> None:
+    found = load_checkpoint(dvis_files.checkpoint("vspw_minvis_r50"))
+    assert isinstance(found.segmenter, DVIS)
+    assert not found.segmenter.training
+    assert found.class_names == VSPW_CLASSES
+    assert (found.short_side, found.long_side) == (720, 1333)
+    assert re.fullmatch(r"checkpoint [0-9a-f]{16} as vspw_minvis_r50", found.identity)
+    named = load_checkpoint(dvis_files.checkpoint("vspw_minvis_r50"), preset="vspw_minvis_r50")
+    assert dataclasses.replace(named, segmenter=found.segmenter) == found
+
+
+def test_a_file_of_ones_own_model_comes_with_its_configuration(dvis_files: DVISFiles, tmp_path: Path) -> None:
+    loaded = load_checkpoint(
+        dvis_files.checkpoint("offline"), preset=dvis_files.config("offline"), spill_folder=str(tmp_path)
+    )
+    assert loaded.class_names == tuple(f"class {index}" for index in range(CLASSES))
+    assert (loaded.short_side, loaded.long_side) == (64, 100)
+    assert isinstance(loaded.segmenter, DVIS)
+    assert loaded.segmenter.refiner is not None
+    assert loaded.segmenter.spill_folder == str(tmp_path)
+    with pytest.raises(CheckpointError, match=r"offline\.pth: is DVIS.*offline.*no preset fits.*mvcseg inspect"):
+        load_checkpoint(dvis_files.checkpoint("offline"))
+
+
+def test_the_identity_is_that_of_weights_and_configuration(dvis_files: DVISFiles, tmp_path: Path) -> None:
+    """Where the configuration lies does not count; what it says does."""
+
+    def identity(**changes: object) -> str:
+        fields = json.loads(Path(dvis_files.config("online")).read_text())
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
+        path.write_text(json.dumps(fields | changes))
+        return load_checkpoint(dvis_files.checkpoint("online"), preset=str(path)).identity
+
+    first, again, other = identity(), identity(), identity(class_order=[4, 3, 2, 1, 0])
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "told"),
+    [
+        ("vspw_minvis_r50", "vspw_online_r50", r"vspw_minvis_r50\.pth: does not fit preset 'vspw_online_r50'"),
+        ("online", "vspw_online_r50", r"online\.pth: does not fit preset 'vspw_online_r50'"),
+        ("nowhere", "vspw_online_r50", r"nowhere\.pth"),
+    ],
+)
+def test_a_wrong_preset_says_what_differs(name: str, preset: str, told: str, dvis_files: DVISFiles) -> None:
+    with pytest.raises(CheckpointError, match=told):
+        load_checkpoint(dvis_files.checkpoint(name), preset=preset)
+
+
+def test_a_compact_model_takes_no_preset(tmp_path: Path) -> None:
+    save_compact(CompactSegmenter(3, width=8), tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: is a compact model .* load it without a preset"):
+        load_checkpoint(tmp_path / "a.safetensors", preset="vspw_minvis_r50")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "config: expected JSON"),
+        ("[]", "config: expected a JSON object, got list"),
+        ("{}", r"backbone: expected a JSON object"),
+        ('{"backbone": "ResNet-51"}', "did you mean 'ResNet-50'"),
+        ('{"backbone": "ResNet-50", "querys": 3}', "'querys' is unknown"),
+        ('{"backbone": "ResNet-50", "num_classes": 3}', "class_order: expected a permutation"),
+    ],
+)
+def test_a_broken_configuration_is_told(text: str, told: str, dvis_files: DVISFiles, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=told) as error:
+        load_checkpoint(dvis_files.checkpoint("online"), preset=str(path))
+    assert "mine.json" in str(error.value)
+
+
+def test_a_preset_that_is_none_is_told(dvis_files: DVISFiles, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'vspw_online_r5' is unknown; did you mean 'vspw_online_r50'"):
+        load_checkpoint(dvis_files.checkpoint("online"), preset="vspw_online_r5")
+    with pytest.raises(ConfigError, match=r"preset: .*none\.json cannot be read \(No such file"):
+        load_checkpoint(dvis_files.checkpoint("online"), preset=str(tmp_path / "none.json"))
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"preset: .*binary\.json cannot be read"):
+        load_checkpoint(dvis_files.checkpoint("online"), preset=str(tmp_path / "binary.json"))
