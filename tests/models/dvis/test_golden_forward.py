@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from golden_files import Golden, GoldenFolders, fill_module
 from torch import Tensor
 from torch.nn import functional
 
-from mvcseg.models.backbones import resnet, vit_adapter
 from mvcseg.models.dvis.build import build_empty
 from mvcseg.models.dvis.config import PRESETS
 from mvcseg.models.dvis.frame_masks import frame_masks, tracked_masks
 from mvcseg.models.dvis.model import DVIS
+from mvcseg.models.dvis.names import to_official
 from mvcseg.models.dvis.semantic import class_table, semantic_labels, semantic_scores
 from mvcseg.models.dvis.tracker import Tracked, TrackerState
 from mvcseg.models.mask2former import FrameQueries
@@ -43,12 +44,8 @@ def build() -> Iterator[Callable[[str, torch.dtype], DVIS]]:
             gc.collect()
             # scores of the reference are in the order of training
             config = dataclasses.replace(PRESETS[f"vspw_offline_{backbone}"], class_order=None)
-            to_official = {"r50": resnet, "vitl": vit_adapter}[backbone].to_official
             offline = build_empty(config).to(dtype)
-            fill_module(offline.sem_seg_head, prefix="sem_seg_head.")
-            fill_module(offline.tracker, prefix="tracker.")
-            fill_module(offline.refiner, prefix="refiner.")
-            fill_module(offline.backbone, prefix="backbone.", names=to_official)
+            fill_module(offline, names=partial(to_official, backbone=offline.backbone))
             made[backbone, dtype] = offline
         whole = made[backbone, dtype]
         if kind == "offline":

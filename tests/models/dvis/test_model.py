@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_files import make_frames
 from tiny_dvis import CLASSES, KINDS, as_input, tiny_dvis, video
 from torch import Tensor
 
@@ -231,10 +230,6 @@ def test_the_largest_number_of_classes_is_what_bytes_hold() -> None:
     model.sem_seg_head.predictor.class_embed = torch.nn.Linear(32, 257)
     with pytest.raises(ConfigError, match="num_classes: expected an integer from 1 to 255"):
         DVIS(model.backbone, model.sem_seg_head)
-
-
-def test_the_clip_is_the_one_the_tests_think() -> None:
-    assert torch.equal(video(3), make_frames(3, 40, 60, seed=5))
 
 
 def test_frames_in_memory_are_left_as_they_are(online: DVIS) -> None:
