@@ -298,6 +298,7 @@ def test_a_changed_index_of_windows_is_refused(state: dict[str, Tensor], path: P
     name = "backbone.layers.0.blocks.0.attn.relative_position_index"
     message = refusal({**state, name: state[name] + 1000}, path, SMALL)
     assert message.startswith(f"{name} is not the index of a window of 2")
+    assert "expected int64, got complex64" in refusal({**state, name: state[name].to(torch.complex64)}, path, SMALL)
 
 
 def test_a_tensor_that_only_claims_its_size_takes_no_memory(state: dict[str, Tensor], path: Path) -> None:

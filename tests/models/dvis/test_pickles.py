@@ -157,6 +157,7 @@ BROKEN: dict[str, bytes] = {
     "a call of text": b"\x80\x02U\x01a)R.",
     "a name that is no text": b"\x80\x04K\x01K\x02\x93.",
     "state of a function": b"\x80\x02cnumpy\nndarray\nN}U\x01aK\x01s\x86b.",
+    "an array of the class of types": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\ndtype\n)U\x01b\x87R.",
     "no text at all": b"just some words",
 }
 
