@@ -94,13 +94,13 @@ def _predict(commands: Commands) -> None:
         "predict",
         "predict",
         "write the label map of every frame of one video or of a data set",
-        "Label maps are PNGs of class ids, OUT/<video>/<frame>.png, with OUT/classes.json beside them.\n"
+        "Label maps are PNGs of class ids: OUT/<video>/<frame>.png, OUT/classes.json.\n"
         "A run that was stopped continues when the same command is given again.\n"
-        "From a pipe (-), an online model labels frames as they come, each from it and those before;\n"
-        "other models, and --tta, read the pipe to its end first.\n\n"
+        "From a pipe (-), an online model labels frames as they come, each from it and\n"
+        "those before; other models, and --tta, read the pipe to its end first.\n\n"
         "  mvcseg predict clip.mp4 --checkpoint model.safetensors --out masks\n"
-        "  mvcseg predict clip.mp4 --preset vspw_offline_r50 --checkpoint model_final.pth --out masks\n"
-        "  mvcseg predict --vspw VSPW_480p --split val --segmenter mine.py:build --out masks",
+        "  mvcseg predict clip.mp4 --checkpoint hf://owner/repo/file.pth --out masks\n"
+        "  mvcseg predict --vspw ROOT --split val --segmenter mine.py:build --out masks",
     )
     parser.add_argument("video", nargs="?", metavar="VIDEO|DIR|-", help="video file, folder of frames, or - for a pipe")
     _data_set(parser, required=False)
@@ -117,9 +117,9 @@ def _run(commands: Commands) -> None:
         commands,
         "run",
         "run",
-        "take one video through the whole method, to label maps, an overlay video and a page",
-        "With two checkpoints, the one whose labels follow the motion better is chosen for the video.\n\n"
-        "  mvcseg run clip.mp4 --checkpoint mvc.safetensors --checkpoint plain.safetensors --tta --out result",
+        "take one video through the whole method: label maps, overlay video, page",
+        "With two checkpoints, the one whose labels follow the motion better is chosen.\n\n"
+        "  mvcseg run clip.mp4 --checkpoint mvc.safetensors --tta --out result",
     )
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
     parser.add_argument(

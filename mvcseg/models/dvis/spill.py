@@ -221,7 +221,7 @@ class SpillArray:
             raise DTypeError(f"frames: expected {self.dtype} as the array has, got {frames.dtype}")
 
 
-_OTHER_FOLDER = "choose a folder on a disk with room: spill_folder=... or the environment variable TMPDIR"
+_OTHER_FOLDER = "choose a folder on a disk with room: --spill-dir, spill_folder=... or the environment variable TMPDIR"
 
 
 def _bounds(name: str, chosen: slice, length: int) -> tuple[int, int]:
