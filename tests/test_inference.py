@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mvcseg import PerFrame, iter_labels, predict_labels
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.inference import evaluating, iter_logits
+from mvcseg.ops.resize import resize_scores
 
 
 class Brightness:
@@ -180,3 +181,46 @@ def test_a_stream_whose_logits_do_not_fit_is_refused(change: Callable[[Tensor], 
 def test_a_bare_network_is_no_segmenter() -> None:
     with pytest.raises(DTypeError, match=r"segmenter: expected a callable with num_classes, got Conv2d; .*PerFrame"):
         predict_labels(nn.Conv2d(3, 4, 1), make_video(1), clip_length=1)  # type: ignore[arg-type]
+
+
+def make_net() -> PerFrame:
+    torch.manual_seed(0)
+    return PerFrame(nn.Conv2d(3, 4, 3, padding=1), num_classes=4, logits_of=lambda out: out * 20)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (10, 14), (3, 4), (9, 5)])
+def test_labels_of_another_size_are_those_of_resized_probabilities(size: tuple[int, int]) -> None:
+    net, video = make_net(), make_video(5)
+    probabilities = net(video.unsqueeze(0).float() / 255).softmax(dim=2)
+    expected = resize_scores(probabilities, size=size).argmax(dim=2)[0]
+    clips = list(iter_labels(net, video, clip_length=2, output_size=size))
+    labels = torch.cat(clips)
+    assert all(clip.dtype == torch.uint8 for clip in clips)
+    assert torch.equal(labels.long(), expected)
+    assert size == (5, 7) or len(labels.unique()) > 1
+
+
+class OwnLabels(Brightness):
+    """Gives class ids itself; ``wrong`` changes their size."""
+
+    wrong = 0
+
+    def stream_labels(
+        self, video: Tensor, /, *, clip_length: int, output_size: tuple[int, int] | None = None
+    ) -> Iterator[Tensor]:
+        assert not torch.is_grad_enabled()
+        assert output_size is not None
+        for clip in video.split(clip_length):
+            yield clip[:, 0, :1, :1].expand(-1, output_size[0], output_size[1] + self.wrong)
+
+
+def test_a_segmenters_own_labels_are_used_at_the_size_asked_for() -> None:
+    video, segmenter = make_video(5), OwnLabels()
+    clips = list(iter_labels(segmenter, video, clip_length=2, output_size=(3, 4)))
+    assert [tuple(clip.shape) for clip in clips] == [(2, 3, 4), (2, 3, 4), (1, 3, 4)]
+    assert torch.equal(torch.cat(clips)[:, 0, 0], video[:, 0, 0, 0])
+    assert segmenter.clip_lengths == []
+    assert predict_labels(segmenter, video, clip_length=2).shape == (5, 5, 7)
+    segmenter.wrong = 1
+    with pytest.raises(ShapeError, match="labels: expected"):
+        list(iter_labels(segmenter, video, clip_length=2, output_size=(3, 4)))

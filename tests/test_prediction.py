@@ -112,6 +112,13 @@ def test_short_side_resizes_frames_in_and_probabilities_out(tmp_path: Path) -> N
     assert torch.equal(LabelFolder(tmp_path / "clip")[:].long(), expected)
 
 
+def test_the_long_side_caps_the_short_side(tmp_path: Path) -> None:
+    run(tmp_path / "capped", None, short_side=51, long_side=50)
+    run(tmp_path / "view", None, views=[View(1.25)])
+    labels = [LabelFolder(tmp_path / name / "clip")[:] for name in ("capped", "view")]
+    assert torch.equal(*labels)
+
+
 def test_views_scale_from_the_short_side(tmp_path: Path) -> None:
     run(tmp_path, None, short_side=51, views=(View(scale=1.2), View(flip=True)))
     expected = vote_labels(Toy(), Memory(), views=(View(scale=1.8), View(scale=1.5, flip=True)), clip_length=3)
@@ -272,6 +279,8 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path: Path) ->
     [
         ({"clip_length": 4}, "clip_length was 3, is 4"),
         ({"short_side": 40}, "short_side was None, is 40"),
+        ({"short_side": 40, "long_side": 45}, "short_side was None, is 40; long_side was None, is 45"),
+        ({"long_side": 45}, "long_side was None, is 45"),
         ({"views": [View()]}, "begun with another views and tie"),
         ({"model": "b"}, "model was '', is 'b'"),
     ],

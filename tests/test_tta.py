@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from mvcseg import PerFrame, predict_labels
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
-from mvcseg.tta import MeanTTA, View, iter_vote_labels, multiscale_flip, vote_labels
+from mvcseg.inference import iter_labels
+from mvcseg.tta import (
+    MeanTTA,
+    View,
+    iter_view_labels,
+    iter_vote_labels,
+    multiscale_flip,
+    scaled_views,
+    vote_labels,
+)
 
 VIEWS = multiscale_flip()
 
@@ -239,3 +248,61 @@ def test_scales_may_come_as_an_array() -> None:
     assert multiscale_flip(np.array([1.0, 1.5])) == multiscale_flip((1.0, 1.5))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="scales: expected at least one"):
         multiscale_flip(np.array([]))  # type: ignore[arg-type]
+
+
+def test_the_test_size_is_capped_by_the_longer_side() -> None:
+    assert scaled_views((480, 853), None, short_side=720) == [View(1.5)]
+    assert scaled_views((480, 853), None, short_side=720, long_side=1333) == [View(1.5)]
+    (wide,) = scaled_views((400, 1000), None, short_side=720, long_side=1333) or ()
+    assert wide.size_of((400, 1000)) == (533, 1333)
+    (tall,) = scaled_views((1000, 400), None, short_side=720, long_side=1333) or ()
+    assert tall.size_of((1000, 400)) == (1333, 533)
+    (large,) = scaled_views((2160, 3840), None, short_side=720, long_side=1333) or ()
+    assert large.size_of((2160, 3840)) == (720, 1280)
+
+
+def test_a_video_of_the_test_size_is_left_as_it_is() -> None:
+    assert scaled_views((720, 1280), None, short_side=720, long_side=1333) is None
+    assert scaled_views((300, 1333), None, short_side=720, long_side=1333) is None
+    assert scaled_views((720, 1280), VIEWS, short_side=720) is VIEWS
+    assert scaled_views((36, 50), None, short_side=None) is None
+    assert scaled_views((36, 50), VIEWS, short_side=None, long_side=10) is VIEWS
+
+
+def test_views_scale_from_the_test_size() -> None:
+    found = scaled_views((40, 60), [View(1.2), View(0.9, flip=True)], short_side=80, long_side=90)
+    assert found == [View(1.2 * 1.5), View(0.9 * 1.5, flip=True)]
+    for options in ({"short_side": 0}, {"short_side": 5, "long_side": 0}):
+        with pytest.raises(ConfigError, match="_side: expected an integer of at least 1"):
+            scaled_views((40, 60), None, **options)  # type: ignore[arg-type]
+
+
+class Labelling(Streaming):
+    """The net as a segmenter that gives class ids at any size itself."""
+
+    def stream(self, video: Tensor, /, *, clip_length: int) -> Iterator[Tensor]:
+        raise AssertionError("stream_labels exists")
+        yield
+
+    def stream_labels(
+        self, video: Tensor, /, *, clip_length: int, output_size: tuple[int, int] | None = None
+    ) -> Iterator[Tensor]:
+        yield from iter_labels(self.net, video, clip_length=clip_length, output_size=output_size)
+
+
+@pytest.mark.parametrize("view", [View(), View(flip=True), View(1.4), View(0.7, flip=True)])
+def test_one_view_is_resized_probabilities_put_back_in_place(view: View) -> None:
+    net, video = make_net().eval(), make_video(5)
+    probabilities = net(view.apply(video).unsqueeze(0).float() / 255).softmax(dim=2)
+    expected = view.invert(probabilities, size=(36, 50)).argmax(dim=2)[0]
+    for segmenter in (net, Streaming(net), Labelling(net)):
+        clips = list(iter_view_labels(segmenter, video, view=view, clip_length=2))
+        assert [labels.dtype for labels in clips] == [torch.uint8] * len(clips)
+        assert torch.equal(torch.cat(clips).long(), expected)
+
+
+def test_a_segmenters_own_labels_vote_as_its_logits_do() -> None:
+    net, video = make_net(), make_video(5)
+    views = multiscale_flip((1.0, 1.2))
+    expected = vote_labels(net, video, views=views, clip_length=2)
+    assert torch.equal(vote_labels(Labelling(net), video, views=views, clip_length=2), expected)
