@@ -104,11 +104,12 @@ def main() -> None:
 def speed(frames: int, turns: int) -> dict[str, Any]:
     model = build_dvis(PRESET).requires_grad_(False)
     video = Shapes(frames)
-    rate = best_rate()
-    stages = stage_rows(model, video, turns, rate)
+    rate, stages = best_rate(), stage_rows(model, video, turns)
+    rate = max(rate, *(2 * row["giga_multiply_adds_per_frame"] / row["fastest"] for row in stages))
+    stages = [row | {"floor_seconds": round(2 * row["giga_multiply_adds_per_frame"] / rate, 4)} for row in stages]
     whole = whole_row(model, video, turns)
     return {
-        "gflop_per_s_of_a_1x1_convolution": round(rate),
+        "highest_gflop_per_s": round(rate),
         "stages": stages,
         "whole": whole,
         "peers": [
@@ -119,8 +120,8 @@ def speed(frames: int, turns: int) -> dict[str, Any]:
     }
 
 
-def stage_rows(model: DVIS, video: Shapes, turns: int, rate: float) -> list[dict[str, Any]]:
-    """Every stage by itself on every frame: median seconds, multiply-adds, and the time these take at the best rate."""
+def stage_rows(model: DVIS, video: Shapes, turns: int) -> list[dict[str, Any]]:
+    """Every stage by itself on every frame: median and fastest seconds, and multiply-adds."""
     run_stages(model, video, lambda _, call, *args, **kwargs: call(*args, **kwargs))
     flops: dict[str, list[float]] = defaultdict(list)
 
@@ -151,7 +152,6 @@ def stage_rows(model: DVIS, video: Shapes, turns: int, rate: float) -> list[dict
                 "seconds_per_frame": round(statistics.median(seconds) / share, 4),
                 "fastest": round(min(seconds) / share, 4),
                 "giga_multiply_adds_per_frame": round(operations / 2e9, 2),
-                "floor_seconds": round(operations / 1e9 / rate, 4),
             }
         )
     return rows
@@ -380,7 +380,7 @@ def transformers_segmenter() -> nn.Module:
 
 
 def best_rate() -> float:
-    """GFLOP a second of a product that a processor likes: the floor is counted with it."""
+    """GFLOP a second of a product that a processor likes; the floor is counted with it, or with a faster stage."""
     x = torch.randn(1, 1024, 96, 96).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(1024, 1024, 1, 1).contiguous(memory_format=torch.channels_last)
     times = []
