@@ -48,6 +48,8 @@ def predict(options: argparse.Namespace) -> None:
         raise UsageError("predict: --vspw and --split go together")
     if options.segmenter is not None and (options.preset is not None or options.spill_dir is not None):
         raise UsageError("predict: --preset and --spill-dir go with --checkpoint")
+    if options.shard is not None and options.video == "-":
+        raise UsageError("predict: --shard divides several videos, and a pipe is one")
     device = loading.choose_device(options.device)
     if options.checkpoint is not None:
         loaded = _load(options.checkpoint, options, device=device)

@@ -67,14 +67,15 @@ def load_checkpoint(
     from mvcseg.models.dvis.explain import preset_for
     from mvcseg.models.dvis.sources import fetch
 
+    config = None if preset is None else find_config(_read_config(preset) if preset.endswith(".json") else preset)
     file = fetch(path)
-    if preset is None:
+    if preset is None or config is None:
         if explain(file).kind == "CompactSegmenter":
             compact = load_compact(file, device=device)
             names = compact.class_names or numbered_classes(compact.num_classes)
             return Loaded(compact, tuple(names), f"checkpoint {_digest(file)}")
         preset = preset_for(file)
-    config = find_config(_read_config(preset) if preset.endswith(".json") else preset)
+        config = find_config(preset)
     model = load_official(file, preset=config, device=device)
     model.spill_folder = spill_folder
     names = VSPW_CLASSES if config.class_order == VSPW_CLASS_ORDER else numbered_classes(config.num_classes)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -311,18 +311,17 @@ def _stacks_of_streams(
     total = len(video)
     height, width = video[0:1].shape[-2:]
     # unbuffered: closing a buffered file on a full disk would fail a second time
-    with tempfile.TemporaryFile(prefix="mvcseg-votes-", buffering=0) as spill:
-        try:
-            for view in views:
-                for labels in iter_view_labels(segmenter, video, view=view, clip_length=clip_length):
-                    remaining = memoryview(labels.cpu().numpy().tobytes())
+    folder = getattr(segmenter, "spill_folder", None) or tempfile.gettempdir()
+    kept = f"{len(views)} views of {total} frames"
+    with _told(folder, kept):
+        file = tempfile.TemporaryFile(prefix="mvcseg-votes-", buffering=0, dir=folder)  # noqa: SIM115
+    with file as spill:
+        for view in views:
+            for labels in iter_view_labels(segmenter, video, view=view, clip_length=clip_length):
+                remaining = memoryview(labels.cpu().numpy().tobytes())
+                with _told(folder, kept):
                     while remaining:
                         remaining = remaining[spill.write(remaining) :]
-        except OSError as error:
-            raise DataError(
-                f"temporary folder {tempfile.gettempdir()}: cannot keep {len(views)} views of {total} frames "
-                f"({error.strerror}); free space there or set TMPDIR"
-            ) from error
         for start in range(0, total, clip_length):
             stop = min(start + clip_length, total)
             stack = torch.empty(len(views), stop - start, height, width, dtype=torch.uint8)
@@ -333,3 +332,13 @@ def _stacks_of_streams(
                     np.frombuffer(spill.read(size), dtype=np.uint8).copy().reshape(stop - start, height, width)
                 )
             yield stack
+
+
+@contextmanager
+def _told(folder: object, kept: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"temporary folder {folder}: cannot keep {kept} ({error.strerror}); free space there or set TMPDIR"
+        ) from error

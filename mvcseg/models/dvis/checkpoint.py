@@ -104,12 +104,22 @@ def _name_of(config: DVISConfig) -> str:
     return next((f"preset {name!r}" for name, other in PRESETS.items() if other == config), "the configuration given")
 
 
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of floating-point tensors with NaN, with what is infinite in float32, or without plain values."""
+    return [
+        name
+        for name, tensor in state.items()
+        if tensor.is_floating_point()
+        and (tensor.layout is not torch.strided or tensor.is_meta or not tensor.to(torch.float32).isfinite().all())
+    ]
+
+
 def _check_values(path: str, state: Mapping[str, Tensor]) -> None:
     """Dense tensors with values, all of them finite."""
     odd = [name for name, tensor in state.items() if tensor.layout is not torch.strided or tensor.is_meta]
     if odd:
         raise CheckpointError(f"{shown(path)}: {shown(odd[0])} is no plain tensor of numbers")
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    broken = not_finite(state)
     if broken:
         which = "tensor holds" if len(broken) == 1 else "tensors hold"
         raise CheckpointError(

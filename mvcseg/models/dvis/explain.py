@@ -13,6 +13,7 @@ from mvcseg.data.files import shown
 from mvcseg.errors import CheckpointError, ConfigError
 from mvcseg.models.compact_checkpoint import FORMAT as COMPACT_FORMAT
 from mvcseg.models.compact_checkpoint import load_compact
+from mvcseg.models.dvis.checkpoint import not_finite
 from mvcseg.models.dvis.config import PRESETS
 from mvcseg.models.dvis.identify import Identity, backbone_name, identify
 from mvcseg.models.dvis.mismatch import Mismatch, compare, groups
@@ -84,7 +85,7 @@ def explain(path: str | os.PathLike[str], *, sha256: str | None = None) -> Expla
         found |= {"nearest_preset": nearest}
     if mismatch:
         return Explanation(identity.kind, facts=found | _differences(mismatch))
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    broken = not_finite(state)
     if broken:
         found |= {"not_finite": broken[:20], "not_finite_count": len(broken)}
     return Explanation(

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mvcseg.models.dvis.refiner import TemporalRefiner
 from mvcseg.models.dvis.refiner_spilled import refine_spilled
-from mvcseg.models.dvis.semantic import class_table, mask_logits
-from mvcseg.models.dvis.spill import SpillFile
+from mvcseg.models.dvis.semantic import class_table, full_precision, mask_logits
+from mvcseg.models.dvis.spill import SpillArray, SpillFile
 from mvcseg.models.dvis.tracker import ReferringTracker
 from mvcseg.models.dvis.tracker_v1 import FirstReferringTracker
 from mvcseg.models.mask2former import FrameQueries
@@ -92,7 +92,7 @@ def _online(
             if kept is None:
                 kept = spill.array(tuple(masks.shape), masks.dtype)
             kept.append(masks[None])
-            logits = tracked.class_logits[0, 0]
+            logits = full_precision(tracked.class_logits[0, 0])
             total = logits if total is None else total + logits
             count += 1
         if kept is None or total is None:
@@ -106,7 +106,8 @@ def _offline(
     frames: Iterable[FrameQueries], tracker: Tracker, refiner: TemporalRefiner, folder: str | PathLike[str] | None
 ) -> Iterator[FrameMasks]:
     with SpillFile(folder) as spill:
-        kept, total, state = [], None, None
+        kept: list[SpillArray] = []
+        total, state = None, None
         for queries in frames:
             tracked = tracker(queries.embeds[:, None], queries.embeds_unnormed[:, None], state=state)
             state = tracked.state
@@ -116,7 +117,7 @@ def _offline(
                 kept = [spill.array(tuple(part.shape[1:]), part.dtype) for part in parts]
             for array, part in zip(kept, parts, strict=True):
                 array.append(part)
-            logits = tracked.class_logits[0, 0]
+            logits = full_precision(tracked.class_logits[0, 0])
             total = logits if total is None else total + logits
         if total is None:
             return
@@ -134,7 +135,7 @@ def _in_memory(frames: list[FrameQueries], tracker: Tracker, refiner: TemporalRe
     embeds = torch.stack([queries.embeds for queries in frames], dim=1)
     unnormed = torch.stack([queries.embeds_unnormed for queries in frames], dim=1)
     tracked = tracker(embeds, unnormed)
-    table = class_table(tracked.class_logits[0].mean(dim=0))
+    table = class_table(full_precision(tracked.class_logits[0]).mean(dim=0))
     if refiner is None:
         for index, queries in enumerate(frames):
             yield FrameMasks(tracked_masks(queries, tracker, tracked.embeds[:, index : index + 1]), table)

@@ -87,6 +87,8 @@ def groups(names: Iterable[str]) -> dict[str, int]:
 def reason(identity: Identity, wanted: DVISConfig, mismatch: Mismatch) -> str:
     """Why a file does not fit a configuration, and what would."""
     found = identity.config
+    if any(name.startswith("backbone.layer1.") for name in mismatch.unexpected):
+        return "it was saved with state_dict(); save official_state_dict(model) instead"
     if identity.num_classes is None:
         return f"it is {identity.kind}"
     notes = []

@@ -8,6 +8,7 @@ Frames go through backbone and segmenter one at a time: results are the same, bi
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 
@@ -106,17 +107,16 @@ class DVIS(nn.Module):
         Raises:
             ShapeError: frames are not five-dimensional or empty.
             DTypeError: they are not floating-point.
-            ConfigError: a side of the output is below 1.
+            ConfigError: the output size is not two whole numbers above 0.
             DataError: the spill file cannot be written.
         """
         sizes = check_shapes(frames=(frames, "b t 3 h w"))
         check_float(frames=frames)
         if 0 in frames.shape:
             raise ShapeError(f"frames: expected (b t 3 h w) with no empty axis, got {tuple(frames.shape)}")
-        size = (sizes["h"], sizes["w"])
-        return torch.stack(
-            [torch.stack(list(self._scores(torch.split(clip, 1), size, output_size))) for clip in frames]
-        )
+        size, output = (sizes["h"], sizes["w"]), _checked(output_size)
+        frames = frames.to(self._dtype)
+        return torch.stack([torch.stack(list(self._scores(torch.split(clip, 1), size, output))) for clip in frames])
 
     @torch.no_grad()
     def stream(self, video: Video, /, *, clip_length: int) -> Iterator[Tensor]:
@@ -148,7 +148,8 @@ class DVIS(nn.Module):
             ShapeError, DTypeError, ConfigError, DataError: as ``stream``; DataError also where scores are NaN.
         """
         size = self._check_stream(video, clip_length)
-        labels = self._labels(self._frames_of(video, clip_length), size, output_size or size)
+        output = size if output_size is None else _checked(output_size)
+        labels = self._labels(self._frames_of(video, clip_length), size, output)
         for clip in _clips(labels, clip_length):
             yield torch.stack(clip)
 
@@ -172,8 +173,8 @@ class DVIS(nn.Module):
 
         Raises:
             ConfigError: the model has a refiner, which needs the whole video.
-            ShapeError: an item is neither a frame nor a clip.
-            DTypeError: it is not uint8.
+            ShapeError: an item is neither a frame nor a clip, or empty.
+            DTypeError: it is no uint8 tensor, or ``state`` is something else.
             DataError: scores are NaN.
 
         Example:
@@ -187,16 +188,16 @@ class DVIS(nn.Module):
                 "one with an online preset, or set model.refiner = None"
             )
         state = CausalState() if state is None else state
+        if not isinstance(state, CausalState):
+            raise DTypeError(f"state: expected a CausalState or None, got {type(state).__name__}")
+        output = None if output_size is None else _checked(output_size)
         for item in frames:
-            clip = item.unsqueeze(0) if item.ndim == 3 else item
-            sizes = check_shapes(frames=(clip, "t 3 h w"))
-            if clip.dtype != torch.uint8:
-                raise DTypeError(f"frames: expected uint8 frames, got {clip.dtype}")
-            size = (sizes["h"], sizes["w"])
+            clip = _clip_of(item)
+            size = (clip.shape[-2], clip.shape[-1])
             labels = []
             for frame in torch.split(clip, 1):
                 masks = next_masks(self.segment(self._scaled(frame)), state, tracker=self.tracker)
-                labels.append(self._label_map(masks, size, output_size or size, state.frames - 1))
+                labels.append(self._label_map(masks, size, output or size, state.frames - 1))
             yield labels[0] if item.ndim == 3 else torch.stack(labels)
 
     def segment(self, frames: Tensor) -> FrameQueries:
@@ -218,14 +219,12 @@ class DVIS(nn.Module):
         self, frames: Iterable[Tensor], size: tuple[int, int], output_size: tuple[int, int]
     ) -> Iterator[Tensor]:
         """Scores ``(K, height, width)`` of each frame of one video, given one by one as ``(1, 3, H, W)``."""
-        check_positive(height=output_size[0], width=output_size[1])
         for masks in self._frame_masks(frames):
             yield semantic_scores(*self._for_semantics(masks), size=size, output_size=output_size)
 
     def _labels(
         self, frames: Iterable[Tensor], size: tuple[int, int], output_size: tuple[int, int]
     ) -> Iterator[Tensor]:
-        check_positive(height=output_size[0], width=output_size[1])
         for index, masks in enumerate(self._frame_masks(frames)):
             yield self._label_map(masks, size, output_size, index)
 
@@ -240,9 +239,12 @@ class DVIS(nn.Module):
         return frame_masks(queries, tracker=self.tracker, refiner=self.refiner, spill_folder=self.spill_folder)
 
     def _for_semantics(self, masks: FrameMasks) -> tuple[Tensor, Tensor]:
-        """Mask logits and class table in data-set order, in float32 at least."""
-        dtype = torch.promote_types(masks.logits.dtype, torch.float32)
-        return masks.logits.to(dtype), in_dataset_order(masks.table, self.class_order).to(dtype)
+        """Mask logits and class table in data-set order."""
+        return masks.logits, in_dataset_order(masks.table, self.class_order)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.sem_seg_head.predictor.query_feat.weight.dtype
 
     def _check_stream(self, video: Video, clip_length: int) -> tuple[int, int]:
         check_positive(clip_length=clip_length)
@@ -258,6 +260,27 @@ class DVIS(nn.Module):
     def _scaled(self, frames: Tensor) -> Tensor:
         weight = self.sem_seg_head.predictor.query_feat.weight
         return frames.to(weight.device, non_blocking=True).to(weight.dtype) / 255
+
+
+def _checked(output_size: Sequence[int]) -> tuple[int, int]:
+    try:
+        height, width = (operator.index(side) for side in output_size)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"output_size: expected (height, width) in pixels, got {output_size!r}") from error
+    check_positive(height=height, width=width)
+    return height, width
+
+
+def _clip_of(item: Tensor) -> Tensor:
+    """A frame or clip as a clip."""
+    if not isinstance(item, Tensor) or item.dtype != torch.uint8:
+        got = item.dtype if isinstance(item, Tensor) else type(item).__name__
+        raise DTypeError(f"frames: expected uint8 tensors, got {got}")
+    clip = item.unsqueeze(0) if item.ndim == 3 else item
+    check_shapes(frames=(clip, "t 3 h w"))
+    if 0 in clip.shape:
+        raise ShapeError(f"frames: expected no empty axis, got {tuple(item.shape)}")
+    return clip
 
 
 def _log(scores: Tensor) -> Tensor:

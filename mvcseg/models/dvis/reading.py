@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,12 +100,19 @@ def _load_torch(path: Path, *, size: int, is_zip: bool) -> object:
     try:
         if is_zip:
             _check_zip(path, size)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on protocols: an error says what matters
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(
                 f"{shown(path)}: refused: it names {named[1]}; only tensors and plain containers are read, and "
                 "nothing in the file was run"
+            ) from None
+        if "nsupported operand" in str(error) or "nsupported protocol" in str(error):
+            raise CheckpointError(
+                f"{shown(path)}: written with a pickle protocol that the safe reader does not know; save it again with "
+                "torch.save's default"
             ) from None
         raise CheckpointError(
             f"{shown(path)}: refused: it holds more than tensors and plain containers, or is damaged; nothing in the "

@@ -23,8 +23,13 @@ _GPU_STRIP = 1 << 26
 
 
 def class_table(class_logits: Tensor) -> Tensor:
-    """Class probabilities ``(..., Q, K)`` of logits ``(..., Q, K + 1)``, "no object" dropped."""
-    return class_logits.softmax(dim=-1)[..., :-1]
+    """Class probabilities ``(..., Q, K)`` of logits ``(..., Q, K + 1)``, "no object" dropped; float32 at least."""
+    return full_precision(class_logits).softmax(dim=-1)[..., :-1]
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """In float32 at least: sums over frames and pixels would stop growing in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def in_dataset_order(table: Tensor, class_order: Tensor | None) -> Tensor:
@@ -70,7 +75,7 @@ def semantic_scores(masks: Tensor, table: Tensor, *, size: tuple[int, int], outp
     strips = _score_strips(masks, table, size=size, output_size=output_size)
     if torch.is_grad_enabled():
         return torch.cat([scores.permute(2, 0, 1) for _, scores in strips], dim=1)
-    result = masks.new_empty(table.shape[-1], *output_size)
+    result = full_precision(masks.new_empty(0)).new_empty(table.shape[-1], *output_size)
     for start, scores in strips:
         result[:, start : start + len(scores)] = scores.permute(2, 0, 1)
     return result
@@ -98,10 +103,12 @@ def _score_strips(
     masks: Tensor, table: Tensor, *, size: tuple[int, int], output_size: tuple[int, int]
 ) -> Iterator[tuple[int, Tensor]]:
     """First row and scores ``(rows, width, K)`` of consecutive strips of the output."""
-    table = table.to(masks.dtype)
+    masks, table = full_precision(masks), full_precision(table).to(masks.device)
     for start, shares in _probability_strips(masks, size=size, output_size=output_size):
         rows, width, queries = shares.shape
-        yield start, (shares.reshape(rows * width, queries) @ table).view(rows, width, -1)
+        with torch.autocast(masks.device.type, enabled=False):  # the best class is decided by small differences
+            scores = shares.reshape(rows * width, queries) @ table.to(shares.dtype)
+        yield start, scores.view(rows, width, -1)
 
 
 def _probability_strips(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import tempfile
 import threading
 import weakref
 from array import array
 from collections.abc import Iterator
 from math import prod
-from os import PathLike, fspath
+from os import PathLike
 from types import TracebackType
 from typing import IO
 
@@ -47,7 +48,7 @@ class SpillFile:
     """
 
     def __init__(self, folder: str | PathLike[str] | None = None) -> None:
-        self.folder = tempfile.gettempdir() if folder is None else fspath(folder)
+        self.folder = tempfile.gettempdir() if folder is None else os.fsdecode(folder)
         try:
             self._file: IO[bytes] = tempfile.TemporaryFile(prefix="mvcseg-", dir=self.folder, buffering=0)  # noqa: SIM115
         except OSError as error:
