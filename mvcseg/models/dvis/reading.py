@@ -109,7 +109,7 @@ def _load_torch(path: Path, *, size: int, is_zip: bool) -> object:
                 f"{shown(path)}: refused: it names {named[1]}; only tensors and plain containers are read, and "
                 "nothing in the file was run"
             ) from None
-        if "nsupported operand" in str(error) or "nsupported protocol" in str(error):
+        if is_zip and ("nsupported operand" in str(error) or "nsupported protocol" in str(error)):
             raise CheckpointError(
                 f"{shown(path)}: written with a pickle protocol that the safe reader does not know; save it again with "
                 "torch.save's default"

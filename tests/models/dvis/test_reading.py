@@ -184,3 +184,10 @@ def test_content_without_a_dict_of_tensors_is_an_error(content: Any, told: str, 
 def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_state(tmp_path / "none.pth")
+
+
+def test_a_file_of_another_pickle_protocol_is_told_apart_from_a_hostile_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"model": {"weight": torch.zeros(2)}}, path, pickle_protocol=4)
+    with pytest.raises(CheckpointError, match="pickle protocol"):
+        read_state(path)
