@@ -109,14 +109,9 @@ def _load_torch(path: Path, *, size: int, is_zip: bool) -> object:
                 f"{shown(path)}: refused: it names {named[1]}; only tensors and plain containers are read, and "
                 "nothing in the file was run"
             ) from None
-        if is_zip and ("nsupported operand" in str(error) or "nsupported protocol" in str(error)):
-            raise CheckpointError(
-                f"{shown(path)}: written with a pickle protocol that the safe reader does not know; save it again with "
-                "torch.save's default"
-            ) from None
         raise CheckpointError(
-            f"{shown(path)}: refused: it holds more than tensors and plain containers, or is damaged; nothing in the "
-            "file was run"
+            f"{shown(path)}: refused: it holds more than tensors and plain containers, is damaged, or was saved with "
+            "another pickle protocol than torch.save's default; nothing in the file was run"
         ) from None
     except (
         zipfile.BadZipFile,
