@@ -10,19 +10,39 @@ import pytest
 import torch
 
 import mvcseg
-from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
-from mvcseg.models.dvis import BACKBONES, DVIS, DVISConfig, build_dvis
+from mvcseg.cli import main
+from mvcseg.errors import CheckpointError, ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.models.dvis import (
+    BACKBONES,
+    DVIS,
+    DVISConfig,
+    build_dvis,
+    explain,
+    load_official,
+    official_state_dict,
+)
 from mvcseg.models.dvis.causal import CausalState
 from mvcseg.tta import MeanTTA, View, vote_labels
 
 VIDEO = torch.randint(0, 256, (3, 3, 32, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+SMALL = DVISConfig(
+    BACKBONES["ResNet-50"],
+    num_classes=5,
+    class_order=None,
+    num_queries=6,
+    has_reid=True,
+    has_tracker=True,
+    tracker_layers=1,
+    hidden=32,
+)
+
+
 @pytest.fixture(scope="module")
 def model() -> DVIS:
     torch.manual_seed(0)
-    small: dict[str, Any] = {"num_queries": 6, "tracker_layers": 1, "hidden": 32, "class_order": None}
-    return build_dvis(DVISConfig(BACKBONES["ResNet-50"], num_classes=5, has_reid=True, has_tracker=True, **small))
+    return build_dvis(SMALL)
 
 
 @pytest.mark.parametrize("size", [30, (30,), (10, 20, 30), (1.5, 20), None])
@@ -117,3 +137,30 @@ def test_votes_wait_in_the_models_own_folder(model: DVIS, monkeypatch: pytest.Mo
     monkeypatch.setattr(model, "spill_folder", tmp_path)
     assert vote_labels(model, VIDEO, views=views, clip_length=2).shape == (3, 32, 40)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spill_folder_may_be_bytes(model: DVIS, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(model, "spill_folder", bytes(tmp_path))
+    assert sum(len(clip) for clip in model.stream_labels(VIDEO, clip_length=2)) == 3
+
+
+def test_numbers_that_float32_cannot_hold_are_found_and_tensors_without_values_told(model: DVIS, tmp_path: Any) -> None:
+    state, path = official_state_dict(model), tmp_path / "x.pth"
+    name = "tracker.class_embed.weight"
+    for broken in (state[name].double() * 1e300, state[name].to_sparse()):
+        torch.save({"model": {**state, name: broken}}, path)
+        assert explain(path).facts["not_finite"] == [name]
+        with pytest.raises(CheckpointError, match=name):
+            load_official(path, preset=SMALL)
+
+
+def test_a_plain_state_dict_is_told_apart_from_the_published_layout(model: DVIS, tmp_path: Any) -> None:
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="save official_state_dict"):
+        load_official(tmp_path / "x.pth", preset=SMALL)
+
+
+def test_a_pipe_is_not_divided_and_a_preset_is_checked_before_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-", "--checkpoint", "x.pth", "--shard", "1/2", "--out", "x"]) == 2
+    assert main(["predict", "x.mp4", "--checkpoint", "x.pth", "--preset", "vspw_ofline_r50", "--out", "x"]) == 1
+    assert "vspw_offline_r50" in capsys.readouterr().err
