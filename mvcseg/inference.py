@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mvcseg.errors import DataError, ShapeError
 from mvcseg.ops.resize import resize_scores
-from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, device_of, read_clip
+from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, device_of, read_clip, size_of
 from mvcseg.shapes import check_positive, check_shapes
 
 
@@ -38,7 +38,7 @@ def iter_logits(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iter
     total = check_video(video)
     stream = getattr(segmenter, "stream", None)
     if stream is not None:
-        height, width = _size_of(video)
+        height, width = size_of(video)
         for logits in _without_graph(segmenter, stream(video, clip_length=clip_length)):
             check_shapes(logits=(logits, f"1 t {segmenter.num_classes} {height} {width}"))
             yield logits
@@ -81,7 +81,7 @@ def iter_labels(
     check_positive(clip_length=clip_length)
     check_video(video)
     device = video.device if isinstance(video, Tensor) else torch.device("cpu")
-    size = output_size or _size_of(video)
+    size = output_size or size_of(video)
     for labels in _label_clips(segmenter, video, clip_length=clip_length, size=size):
         check_shapes(labels=(labels, f"t {size[0]} {size[1]}"))
         yield labels.to(device)
@@ -109,11 +109,6 @@ def probabilities_of(logits: Tensor) -> Tensor:
     Resizing takes these, never logits: those of a log-score model would blend as products.
     """
     return logits.softmax(dim=2, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-
-def _size_of(video: Video) -> tuple[int, int]:
-    height, width = read_clip(video, 0, 1).shape[-2:]
-    return height, width
 
 
 def predict_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> Tensor:

@@ -70,11 +70,12 @@ def load_checkpoint(
     config = None if preset is None else find_config(_read_config(preset) if preset.endswith(".json") else preset)
     file = fetch(path)
     if preset is None or config is None:
-        if explain(file).kind == "CompactSegmenter":
+        explanation = explain(file)
+        if explanation.kind == "CompactSegmenter":
             compact = load_compact(file, device=device)
             names = compact.class_names or numbered_classes(compact.num_classes)
             return Loaded(compact, tuple(names), f"checkpoint {_digest(file)}")
-        preset = preset_for(file)
+        preset = preset_for(file, explanation=explanation)
         config = find_config(preset)
     model = load_official(file, preset=config, device=device)
     model.spill_folder = spill_folder

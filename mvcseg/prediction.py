@@ -25,7 +25,7 @@ from mvcseg.data.label_maps import write_classes_once, write_label_map
 from mvcseg.data.palette import class_colours
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.inference import iter_labels
-from mvcseg.segmenter import Segmenter, Video, check_video, read_clip
+from mvcseg.segmenter import Segmenter, Video, check_video, read_clip, size_of
 from mvcseg.shapes import check_positive
 from mvcseg.tta import Tie, View, iter_view_labels, iter_vote_labels, scaled_views
 
@@ -145,7 +145,7 @@ def predict_to_folder(
         spans = _missing_spans(video, existing, clip_length=clip_length, whole=hasattr(segmenter, "stream"))
         done = total - sum(stop - start for start, stop in spans)
         kept, written = kept + done, written + total - done
-        seen_at = scaled_views(_size_of(video), views, short_side=short_side, long_side=long_side)
+        seen_at = scaled_views(size_of(video), views, short_side=short_side, long_side=long_side)
         predict = partial(_predict, segmenter, clip_length=clip_length, views=seen_at, tie=tie)
         report = partial(progress or _silent, video.name)
         report(done, total)
@@ -257,11 +257,6 @@ def _missing_spans(video: NamedVideo, existing: set[str], *, clip_length: int, w
     starts = [0] if whole else range(0, total, clip_length)
     spans = [(start, total if whole else min(start + clip_length, total)) for start in starts]
     return [(start, stop) for start, stop in spans if not existing.issuperset(video.frame_names[start:stop])]
-
-
-def _size_of(video: Video) -> tuple[int, int]:
-    height, width = read_clip(video, 0, 1).shape[-2:]
-    return height, width
 
 
 def _predict(

@@ -127,6 +127,16 @@ def read_clip(video: Video, start: int, stop: int) -> Tensor:
     return clip
 
 
+def size_of(video: Video) -> tuple[int, int]:
+    """``(height, width)`` of a stored video's frames, in pixels, by its first.
+
+    Raises:
+        ShapeError, DTypeError: as ``read_clip``.
+    """
+    height, width = read_clip(video, 0, 1).shape[-2:]
+    return height, width
+
+
 class VideoSegmenter(Segmenter, Protocol):
     """A segmenter that sees the whole video before it answers (DVIS pools class scores over all frames).
 

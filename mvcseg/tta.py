@@ -25,7 +25,7 @@ from mvcseg.errors import ConfigError, DataError
 from mvcseg.inference import gather_clips, iter_labels, probabilities_of
 from mvcseg.ops.resize import resize_frames, resize_scores
 from mvcseg.ops.vote import majority, majority_among_tied
-from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, read_clip
+from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, read_clip, size_of
 from mvcseg.shapes import check_float, check_positive, check_shapes
 
 Tie = Literal["literal", "among-tied"]
@@ -237,9 +237,8 @@ def iter_view_labels(segmenter: Segmenter, video: Video, *, view: View, clip_len
         ConfigError, ShapeError, DTypeError, DataError: as ``vote_labels``.
     """
     check_video(video)
-    height, width = read_clip(video, 0, 1).shape[-2:]
     viewed = _ViewedVideo(video, view)
-    for labels in iter_labels(segmenter, viewed, clip_length=clip_length, output_size=(height, width)):
+    for labels in iter_labels(segmenter, viewed, clip_length=clip_length, output_size=size_of(video)):
         yield labels.flip(-1) if view.flip else labels
 
 
@@ -309,7 +308,7 @@ def _stacks_of_streams(
     segmenter: Segmenter, video: Video, views: Sequence[View], clip_length: int
 ) -> Generator[Tensor, None, None]:
     total = len(video)
-    height, width = video[0:1].shape[-2:]
+    height, width = size_of(video)
     # unbuffered: closing a buffered file on a full disk would fail a second time
     folder = getattr(segmenter, "spill_folder", None) or tempfile.gettempdir()
     kept = f"{len(views)} views of {total} frames"

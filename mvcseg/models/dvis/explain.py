@@ -96,13 +96,17 @@ def explain(path: str | os.PathLike[str], *, sha256: str | None = None) -> Expla
     )
 
 
-def preset_for(path: str | os.PathLike[str]) -> str:
+def preset_for(path: str | os.PathLike[str], *, explanation: Explanation | None = None) -> str:
     """The preset that a file fits, for a command that was given none.
+
+    Args:
+        path: a local file or ``hf://owner/repo/file``.
+        explanation: of the file, where it is known; it is not read again then.
 
     Raises:
         CheckpointError: no preset fits; the message says what the file is and what would fit.
     """
-    explanation = explain(path)
+    explanation = explanation or explain(path)
     if explanation.preset is not None:
         return explanation.preset
     fits = f"; in Python it loads with preset={explanation.load_with}" if explanation.load_with else ""

@@ -22,7 +22,7 @@ from mvcseg.models.dvis.refiner import TemporalRefiner
 from mvcseg.models.dvis.semantic import in_dataset_order, semantic_labels, semantic_scores
 from mvcseg.models.mask2former import FrameQueries, Mask2FormerHead
 from mvcseg.ops.resize import pad_to_multiple
-from mvcseg.segmenter import Video, check_video, read_clip
+from mvcseg.segmenter import Video, check_video, read_clip, size_of
 from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -249,8 +249,7 @@ class DVIS(nn.Module):
     def _check_stream(self, video: Video, clip_length: int) -> tuple[int, int]:
         check_positive(clip_length=clip_length)
         check_video(video)
-        height, width = read_clip(video, 0, 1).shape[-2:]
-        return height, width
+        return size_of(video)
 
     def _frames_of(self, video: Video, clip_length: int) -> Iterator[Tensor]:
         for start in range(0, len(video), clip_length):
