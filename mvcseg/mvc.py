@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.losses import Objective, PixelObjective
+from mvcseg.losses.objective import with_generators
 from mvcseg.masking import apply_mask
 from mvcseg.segmenter import IMAGENET_MEAN, Segmenter
 from mvcseg.shapes import check_float, check_integer, check_shapes
@@ -100,7 +101,11 @@ class MVCWrapper(nn.Module):
         return self.segmenter(frames)
 
     def loss_terms(
-        self, frames: Tensor, labels: Tensor, *, generator: torch.Generator | None = None
+        self,
+        frames: Tensor,
+        labels: Tensor,
+        *,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Iterator[Tensor]:
         """The clean loss, then the masked loss times ``weight``; their sum is Eq. 4.
 
@@ -110,7 +115,8 @@ class MVCWrapper(nn.Module):
         Args:
             frames: ``(B, T, 3, H, W)`` in ``[0, 1]``.
             labels: ``(B, T, H, W)`` classes, 255 ignored.
-            generator: randomness of the mask, see ``patch_mask``.
+            generator: randomness of the mask (see ``patch_mask``) and of an objective that draws; a sequence holds
+                one for each clip, so that what a clip gets does not depend on its neighbours in the batch.
 
         Yields:
             Two scalars, each with its own graph.
@@ -118,20 +124,32 @@ class MVCWrapper(nn.Module):
         Raises:
             ShapeError: frames and labels do not agree.
             DTypeError: frames are not floating-point or labels not integer.
+            ConfigError: the number of generators is not the number of clips.
             DataError: on the CPU, frames are far outside ``[0, 1]``. Elsewhere looking would make the host wait.
         """
         check_shapes(frames=(frames, "b t 3 h w"), labels=(labels, "b t h w"))
         check_float(frames=frames)
         check_integer(labels=labels)
         _check_range(frames)
+        if isinstance(generator, Sequence) and len(generator) != len(frames):
+            raise ConfigError(f"generator: expected one for each of {len(frames)} clips, got {len(generator)}")
         return self._terms(frames, labels, generator)
 
-    def _terms(self, frames: Tensor, labels: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
-        yield self.objective(self.segmenter, frames, labels)
+    def _terms(
+        self, frames: Tensor, labels: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None
+    ) -> Iterator[Tensor]:
+        objective = with_generators(self.objective, generator)
+        yield objective(self.segmenter, frames, labels)
         # The masked clip has no name here, so it is gone before the backward pass, where memory peaks.
-        yield self.weight * self.objective(
-            self.segmenter, apply_mask(frames, self.mask(frames, generator=generator), fill=self.fill), labels
+        yield self.weight * objective(
+            self.segmenter, apply_mask(frames, self._draw_mask(frames, generator), fill=self.fill), labels
         )
+
+    def _draw_mask(self, frames: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+        if not isinstance(generator, Sequence):
+            return self.mask(frames, generator=generator)
+        clips = zip(frames.split(1), generator, strict=True)
+        return torch.cat([self.mask(clip, generator=own) for clip, own in clips])
 
 
 def _check_range(frames: Tensor) -> None:

@@ -7,7 +7,7 @@ neither the loss nor what the model returns for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,44 @@ class Objective(Protocol):
     def __call__(self, segmenter: Segmenter, frames: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
         """Loss of ``segmenter`` on frames ``(B, T, 3, H, W)``, labels and pixel weights ``(B, T, H, W)``."""
         ...
+
+
+@runtime_checkable
+class RandomObjective(Objective, Protocol):
+    """An objective that draws, such as the points at which masks are compared."""
+
+    def with_generators(self, generators: Sequence[torch.Generator]) -> Objective:
+        """The same objective drawing from these, one for each clip of the batch, or one for all."""
+        ...
+
+
+@runtime_checkable
+class SizedObjective(Objective, Protocol):
+    """An objective that is a sum divided by a size known from the labels alone.
+
+    Where a step's clips are spread over batches and processes, each part's sum must be divided by the mean size
+    of all parts: then the mean of the parts' losses is the loss of all clips at once.
+    """
+
+    def size(self, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+        """What the loss of labels ``(B, T, H, W)`` is divided by, a scalar."""
+        ...
+
+    def for_step(self, *, size: Tensor, progress: float) -> Objective:
+        """The same objective within a training step.
+
+        Args:
+            size: mean of ``size`` over all parts of the step.
+            progress: share of the run that is done, in ``[0, 1)``.
+        """
+        ...
+
+
+def with_generators(objective: Objective, generators: torch.Generator | Sequence[torch.Generator] | None) -> Objective:
+    """The objective, drawing from these generators if it draws at all."""
+    if generators is None or not isinstance(objective, RandomObjective):
+        return objective
+    return objective.with_generators([generators] if isinstance(generators, torch.Generator) else generators)
 
 
 class PixelObjective:

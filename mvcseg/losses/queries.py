@@ -1,0 +1,129 @@
+"""What a query model tells the set loss: classes and masks of every query, layer by layer.
+
+Masks are rarely needed whole. A matched query's mask is; of all others only values at points. So masks are kept
+either as logits or as the product that makes them, and both answer the same two questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from mvcseg.ops.points import sample_points
+
+
+class QueryMasks(Protocol):
+    """Mask logits of B clips of T frames with Q queries, ``h x w`` pixels each."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """``(B, T, Q, h, w)``."""
+        ...
+
+    def at(self, video: int, frame: int | None, points: Tensor) -> Tensor:
+        """Logits of all queries at points.
+
+        Args:
+            video: which clip.
+            frame: which frame; None takes the clip's frames stacked along the height, one tall mask.
+            points: ``(P, 2)``, (x, y) in ``[0, 1]`` of that mask.
+
+        Returns:
+            ``(Q, P)``.
+        """
+        ...
+
+    def chosen(self, video: int, frame: int | None, queries: Tensor) -> Tensor:
+        """Whole masks ``(M, h, w)`` (``(M, T h, w)`` for ``frame=None``) of the queries ``(M,)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenseMasks:
+    """Masks given as logits ``(B, T, Q, h, w)``."""
+
+    logits: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """``(B, T, Q, h, w)``."""
+        b, t, q, h, w = self.logits.shape
+        return b, t, q, h, w
+
+    def at(self, video: int, frame: int | None, points: Tensor) -> Tensor:
+        """See ``QueryMasks.at``."""
+        return sample_points(self._tall(video, frame).unsqueeze(0), points.unsqueeze(0))[0]
+
+    def chosen(self, video: int, frame: int | None, queries: Tensor) -> Tensor:
+        """See ``QueryMasks.chosen``."""
+        if frame is not None:
+            return self.logits[video, frame].index_select(0, queries)
+        return rearrange(self.logits[video].index_select(1, queries), "t m h w -> m (t h) w")
+
+    def _tall(self, video: int, frame: int | None) -> Tensor:
+        if frame is not None:
+            return self.logits[video, frame]
+        return rearrange(self.logits[video], "t q h w -> q (t h) w")
+
+
+@dataclass(frozen=True)
+class FactoredMasks:
+    """Masks given as ``kernels . features + bias``; only those asked for are made.
+
+    Attributes:
+        kernels: ``(B, T, Q, D)``.
+        features: ``(B, T, D, h, w)``.
+        bias: ``(B, T, Q)``, or None.
+    """
+
+    kernels: Tensor
+    features: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """``(B, T, Q, h, w)``."""
+        b, t, q, _ = self.kernels.shape
+        return b, t, q, self.features.shape[-2], self.features.shape[-1]
+
+    def at(self, video: int, frame: int | None, points: Tensor) -> Tensor:
+        """See ``QueryMasks.at``; with ``frame=None`` every point reads the kernels of its own frame."""
+        raise NotImplementedError
+
+    def chosen(self, video: int, frame: int | None, queries: Tensor) -> Tensor:
+        """See ``QueryMasks.chosen``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LayerPrediction:
+    """What one layer says of B clips of T frames.
+
+    Attributes:
+        class_logits: ``(B, T, Q, K + 1)``, the last class means no object; ``(B, 1, Q, K + 1)`` where a query has
+            one class for the whole clip.
+        masks: ``(B, T, Q, h, w)``.
+    """
+
+    class_logits: Tensor
+    masks: QueryMasks
+
+
+@dataclass(frozen=True)
+class QueryClip:
+    """What a query model says of B clips while training.
+
+    Attributes:
+        layers: every layer's prediction, the last one last.
+        guide: another model's prediction, with queries in the same order, that may decide early in training which
+            query meets which target; no gradient.
+        embeds: ``(B, T, Q, C)``, the vectors that a contrastive loss compares.
+    """
+
+    layers: tuple[LayerPrediction, ...]
+    guide: LayerPrediction | None = None
+    embeds: Tensor | None = None
