@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -27,15 +26,15 @@ from mvcseg.data.files import shown
 from mvcseg.data.vspw import VSPW, VSPWVideo
 from mvcseg.errors import CheckpointError, DataError, MissingExtraError, TrainingError
 from mvcseg.inference import predict_labels
-from mvcseg.losses import PixelObjective
+from mvcseg.losses import Objective, PixelObjective
 from mvcseg.metrics import MeanIoU, VideoConsistency
 from mvcseg.models.compact import CompactSegmenter
 from mvcseg.models.compact_checkpoint import save_compact
-from mvcseg.mvc import MVCWrapper
 from mvcseg.training import run_folder
 from mvcseg.training.config import TrainConfig
 from mvcseg.training.interrupt import interrupted_after_a_step
 from mvcseg.training.schedule import learning_rate_factor, parameter_groups
+from mvcseg.training.step import add_gradients
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,7 @@ class _Run:
     accelerator: Any
     segmenter: CompactSegmenter
     model: nn.Module
+    objective: Objective
     optimizer: Any
     clips: ClipDataset
     judged: Sequence[VSPWVideo]
@@ -145,7 +145,7 @@ def _prepare(config: TrainConfig, *, root: Path, out: Path, split: str, resume: 
     if accelerator.is_main_process:
         run_folder.cut_log(out, last_step=done)
     clips = _clips(config, videos, world=accelerator.num_processes)
-    return _Run(config, out, accelerator, segmenter, model, optimizer, clips, judged, first_step=done)
+    return _Run(config, out, accelerator, segmenter, model, PixelObjective(), optimizer, clips, judged, first_step=done)
 
 
 def _take_steps(run: _Run) -> dict[str, float]:
@@ -247,24 +247,20 @@ def _batches(run: _Run) -> Iterator[Clip]:
 def _step(run: _Run, batches: Iterator[Clip], *, step: int, learning_rate: float) -> tuple[float, float | None]:
     """One optimizer step; the clean and the masked loss, averaged over clips and processes."""
     config, accelerator = run.config, run.accelerator
-    terms_each = 2 if config.mask else 1
-    sums = torch.zeros(2, device=run.device)
-    samples: list[int] = []
-    for part in range(config.gradient_accumulation):
-        batch = next(batches)
-        samples += torch.as_tensor(batch.sample).tolist()
-        frames, labels = (tensor.to(run.device, non_blocking=True) for tensor in (batch.frames, batch.labels))
-        key = (config.seed, step, part, accelerator.process_index)
-        terms = _loss_terms(run.model, config, frames, labels, generator=_keyed_generator(key, run.device))
-        for number in range(terms_each):
-            is_last = part + 1 == config.gradient_accumulation and number + 1 == terms_each
-            # Gradients add up on each process; only the step's last backward averages them over processes.
-            with contextlib.nullcontext() if is_last else accelerator.no_sync(run.model):
-                with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-                    term = next(terms) / config.gradient_accumulation
-                accelerator.backward(term)
-            sums[number] += term.detach()
-    _require_finite(run, "loss", sums, samples, step=step)
+    parts = [next(batches) for _ in range(config.gradient_accumulation)]
+    samples = [int(sample) for batch in parts for sample in torch.as_tensor(batch.sample).tolist()]
+    losses = add_gradients(
+        run.model,
+        parts,
+        objective=run.objective,
+        mask=config.mask,
+        mask_weight=config.mask_weight,
+        seed=config.seed,
+        progress=step / config.steps,
+        bfloat16=config.precision == "bf16",
+        accelerator=accelerator,
+    )
+    _require_finite(run, "loss", losses, samples, step=step)
     if config.clip_gradient is not None:
         norm = accelerator.clip_grad_norm_(run.model.parameters(), config.clip_gradient)
         _require_finite(run, "norm of the gradient", norm, samples, step=step)
@@ -272,24 +268,8 @@ def _step(run: _Run, batches: Iterator[Clip], *, step: int, learning_rate: float
         group["lr"] = learning_rate
     run.optimizer.step()
     run.optimizer.zero_grad()
-    clean, masked = accelerator.reduce(sums, reduction="mean").tolist()
+    clean, masked = accelerator.reduce(losses, reduction="mean").tolist()
     return clean, masked if config.mask else None
-
-
-def _loss_terms(
-    model: nn.Module, config: TrainConfig, frames: Tensor, labels: Tensor, *, generator: torch.Generator
-) -> Iterator[Tensor]:
-    segmenter: Any = model
-    if config.mask is None:
-        yield PixelObjective()(segmenter, frames, labels)
-    else:
-        mvc = MVCWrapper(segmenter, mask=config.mask, weight=config.mask_weight)
-        yield from mvc.loss_terms(frames, labels, generator=generator)
-
-
-def _keyed_generator(key: tuple[int, ...], device: torch.device) -> torch.Generator:
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(seed >> 1)
 
 
 def _require_finite(run: _Run, what: str, value: Tensor, samples: Sequence[int], *, step: int) -> None:
