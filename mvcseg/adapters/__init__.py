@@ -1,0 +1,13 @@
+"""Other libraries' models as segmenters of this one; none of those libraries is imported before it is needed."""
+
+from mvcseg.adapters.query_segmenter import QuerySegmenter, predict_queries
+from mvcseg.adapters.transformers import from_transformers
+from mvcseg.adapters.videomt import VideomtSegmenter, VideomtState
+
+__all__ = [
+    "QuerySegmenter",
+    "VideomtSegmenter",
+    "VideomtState",
+    "from_transformers",
+    "predict_queries",
+]

@@ -1,0 +1,223 @@
+"""A query model as a segmenter: one forward for per-pixel scores, and for what the set loss reads.
+
+The class scores are ``log sum_q p(k | q) sigmoid(mask_q)``, the semantic inference of Mask2Former
+(arXiv 2112.01527): masks are resized to the padded frame as logits, cropped, made probabilities, then summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, overload
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from mvcseg.errors import DTypeError, ShapeError
+from mvcseg.losses.queries import DenseMasks, LayerPrediction, QueryClip
+from mvcseg.models.dvis.semantic import STRIDE, class_table, semantic_scores
+from mvcseg.ops.resize import pad_to_multiple, resize_scores
+from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
+from mvcseg.shapes import check_float, check_num_classes, check_shapes
+
+Generators = Sequence[torch.Generator]
+"""One generator for each clip of a batch, or one for all."""
+
+
+@dataclass(frozen=True)
+class FrameLayer:
+    """What one layer of a net says of N frames.
+
+    Attributes:
+        class_logits: ``(N, Q, K + 1)`` in the net's own class order, the last class means no object.
+        masks: mask logits ``(N, Q, h, w)``.
+    """
+
+    class_logits: Tensor
+    masks: Tensor
+
+
+class LayersOf(Protocol):
+    """How a net of some kind is read."""
+
+    def __call__(
+        self, net: Any, images: Tensor, *, every_layer: bool, generators: Generators | None
+    ) -> list[FrameLayer]:
+        """Layers of a net on clips of images.
+
+        Args:
+            net: the net.
+            images: ``(B, T, 3, H, W)``, normalised and padded.
+            every_layer: all layers that the loss looks at; else the last alone.
+            generators: of whatever the net draws.
+
+        Returns:
+            The last layer last, each of ``B T`` frames, a clip's frames together.
+        """
+        ...
+
+
+class QuerySegmenter(nn.Module):
+    """A net that answers with queries, as a segmenter.
+
+    ``segmenter(frames)`` gives log scores; ``segmenter(frames, queries=True)``, or ``predict_queries``, what the
+    set loss reads. Both come through ``forward``, since a net prepared for several processes is entered there.
+
+    Args:
+        net: the net; its weights are read and written through its own library, as ``segmenter.net``.
+        layers_of: reads it.
+        class_order: column of ``net`` of each of the K data-set classes, a permutation of 0..K-1.
+        class_names: names of the data-set's classes; empty where there are none.
+        multiple_of: sides are padded right and bottom to a multiple of this, a multiple of 4.
+        matching: how its queries meet targets in training: each frame alone, or as one video.
+        mean: per-channel mean subtracted from frames in ``[0, 1]``.
+        std: per-channel standard deviation.
+
+    Raises:
+        ConfigError: there are more than 255 classes.
+    """
+
+    class_order: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        layers_of: LayersOf,
+        class_order: Sequence[int],
+        class_names: Sequence[str] = (),
+        multiple_of: int = 32,
+        matching: Literal["frame", "first", "video"] = "frame",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.layers_of = layers_of
+        self.num_classes = check_num_classes(len(class_order))
+        self.class_names = tuple(class_names)
+        self.multiple_of = multiple_of
+        self.matching = matching
+        columns = torch.tensor([*class_order, self.num_classes])
+        self.register_buffer("class_order", columns, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @overload
+    def forward(self, frames: Tensor, /, *, generators: Generators | None = None) -> Tensor: ...
+    @overload
+    def forward(
+        self, frames: Tensor, /, *, queries: Literal[True], generators: Generators | None = None
+    ) -> QueryClip: ...
+    def forward(
+        self, frames: Tensor, /, *, queries: bool = False, generators: Generators | None = None
+    ) -> Tensor | QueryClip:
+        """Log scores of frames in ``[0, 1]``, or the queries behind them.
+
+        Args:
+            frames: ``(B, T, 3, H, W)``; each batch item begins a video.
+            queries: answer with a ``QueryClip`` instead.
+            generators: of whatever the net draws itself in train mode; None takes torch's own.
+
+        Returns:
+            ``(B, T, K, H, W)`` in float32 at least, whose soft-max is the normalised score.
+
+        Raises:
+            ShapeError: frames are not five-dimensional or empty.
+            DTypeError: they are not floating-point.
+        """
+        layers = self.layers(self.normalise(frames), every_layer=queries, generators=generators)
+        if queries:
+            return QueryClip(tuple(_of_clips(layer, clips=len(frames)) for layer in layers))
+        size = (frames.shape[-2], frames.shape[-1])
+        scores = torch.stack([semantic_scores(*pair, size=size, output_size=size) for pair in per_frame(layers[-1])])
+        return rearrange(log_of(scores), "(b t) k h w -> b t k h w", b=len(frames))
+
+    def predict_queries(self, frames: Tensor, *, generators: Generators | None = None) -> QueryClip:
+        """Classes and masks of every query of every layer that is trained, of frames ``(B, T, 3, H, W)``.
+
+        Class columns are in data-set order; masks cover the frames padded right and bottom, a quarter of that size.
+
+        Raises:
+            ShapeError, DTypeError: as ``forward``.
+        """
+        clip: QueryClip = self(frames, queries=True, generators=generators)
+        return clip
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """What the net sees of frames ``(..., 3, H, W)`` in ``[0, 1]``: padding is the mean colour.
+
+        Raises:
+            ShapeError: frames are not ``(B, T, 3, H, W)`` or empty.
+            DTypeError: they are not floating-point.
+        """
+        check_shapes(frames=(frames, "b t 3 h w"))
+        check_float(frames=frames)
+        if 0 in frames.shape:
+            raise ShapeError(f"frames: expected (b t 3 h w) with no empty axis, got {tuple(frames.shape)}")
+        weight = next(self.net.parameters())
+        images = (frames - self.mean.to(frames)) / self.std.to(frames)
+        return pad_to_multiple(images, multiple=self.multiple_of).to(weight.dtype)
+
+    def layers(self, images: Tensor, *, every_layer: bool, generators: Generators | None = None) -> list[FrameLayer]:
+        """Layers of normalised images ``(B, T, 3, H, W)``: classes in data-set order, masks a quarter of their size."""
+        layers = self.layers_of(self.net, images, every_layer=every_layer, generators=generators)
+        return [self.in_dataset_terms(layer, images) for layer in layers]
+
+    def in_dataset_terms(self, layer: FrameLayer, images: Tensor) -> FrameLayer:
+        """A layer with its columns in data-set order, and masks of a quarter of the images' size."""
+        quarter = (images.shape[-2] // STRIDE, images.shape[-1] // STRIDE)  # as published models of this kind give
+        return FrameLayer(
+            layer.class_logits.index_select(-1, self.class_order), resize_scores(layer.masks, size=quarter)
+        )
+
+
+def predict_queries(segmenter: Segmenter, frames: Tensor, generators: Generators | None = None) -> QueryClip:
+    """What ``MaskSetObjective(predict=predict_queries)`` asks of a query model, also one prepared by DDP or Accelerate.
+
+    Raises:
+        DTypeError: the segmenter is no ``QuerySegmenter``, nor one wrapped for several processes.
+    """
+    query_segmenter(segmenter)
+    entered: Any = segmenter  # wrappers take gradients together only where their own forward was entered
+    clip: QueryClip = entered(frames, queries=True, generators=generators)
+    return clip
+
+
+def query_segmenter(segmenter: object) -> QuerySegmenter:
+    """The query model itself, without what wraps it for several processes or compiles it.
+
+    Raises:
+        DTypeError: there is none inside.
+    """
+    inner = segmenter
+    while not isinstance(inner, QuerySegmenter):
+        wrapped = getattr(inner, "module", None) or getattr(inner, "_orig_mod", None)
+        if not isinstance(wrapped, nn.Module):
+            raise DTypeError(
+                f"segmenter: expected a model with queries (Mask2Former, EoMT or VidEoMT from from_transformers), got "
+                f"{type(inner).__name__}; train it with PixelObjective"
+            )
+        inner = wrapped
+    return inner
+
+
+def log_of(scores: Tensor) -> Tensor:
+    """Log scores; where every mask underflows, the smallest number instead of minus infinity."""
+    return scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
+
+
+def per_frame(layer: FrameLayer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each frame its mask logits ``(h, w, Q)`` and class table ``(Q, K)``."""
+    for class_logits, masks in zip(layer.class_logits, layer.masks, strict=True):
+        yield masks.permute(1, 2, 0), class_table(class_logits)
+
+
+def _of_clips(layer: FrameLayer, *, clips: int) -> LayerPrediction:
+    return LayerPrediction(
+        rearrange(layer.class_logits, "(b t) q k -> b t q k", b=clips),
+        DenseMasks(rearrange(layer.masks, "(b t) q h w -> b t q h w", b=clips)),
+    )
