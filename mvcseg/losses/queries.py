@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mvcseg.ops.points import sample_points
+from mvcseg.ops.points import bilinear_corners, sample_points
 
 
 class QueryMasks(Protocol):
@@ -91,12 +91,60 @@ class FactoredMasks:
         return b, t, q, self.features.shape[-2], self.features.shape[-1]
 
     def at(self, video: int, frame: int | None, points: Tensor) -> Tensor:
-        """See ``QueryMasks.at``; with ``frame=None`` every point reads the kernels of its own frame."""
-        raise NotImplementedError
+        """See ``QueryMasks.at``; with ``frame=None`` every point reads the kernels of its own frame.
+
+        The product and the sampling commute, so features are sampled and then multiplied. Next to the border a sample
+        takes zeros from outside, which scales the bias too. ``frame=None`` looks once at where the points lie.
+        """
+        if frame is None:
+            return self._at_tall(video, points)
+        sampled = sample_points(self.features[video, frame].unsqueeze(0), points.unsqueeze(0))[0]
+        logits = self.kernels[video, frame].to(sampled.dtype) @ sampled
+        if self.bias is None:
+            return logits
+        inside = sample_points(sampled.new_ones(1, 1, *self.features.shape[-2:]), points.unsqueeze(0))[0]
+        return logits + self.bias[video, frame].unsqueeze(1) * inside
 
     def chosen(self, video: int, frame: int | None, queries: Tensor) -> Tensor:
         """See ``QueryMasks.chosen``."""
-        raise NotImplementedError
+        frames = slice(None) if frame is None else slice(frame, frame + 1)
+        kernels = self.kernels[video, frames].index_select(1, queries)
+        masks = torch.einsum("tmd,tdhw->tmhw", kernels, self.features[video, frames])
+        if self.bias is not None:
+            masks = masks + self.bias[video, frames].index_select(1, queries)[..., None, None]
+        return rearrange(masks, "t m h w -> m (t h) w")
+
+    def _at_tall(self, video: int, points: Tensor) -> Tensor:
+        features, kernels = self.features[video], self.kernels[video]
+        count, depth, height, width = features.shape
+        table = rearrange(features, "t d h w -> (t h w) d")
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        logits = torch.zeros(kernels.shape[1], len(points), dtype=dtype, device=features.device)
+        corners = list(bilinear_corners(points, size=(count * height, width)))
+        # the two pixels of a corner row lie in one frame: they share its kernels
+        for (row, left, left_weight), (_, right, right_weight) in (corners[:2], corners[2:]):
+            sampled = torch.zeros(len(points), depth, dtype=dtype, device=features.device)
+            inside = torch.zeros(len(points), dtype=dtype, device=features.device)
+            for column, weight in ((left, left_weight), (right, right_weight)):
+                within = (row >= 0) & (row < count * height) & (column >= 0) & (column < width)
+                weight = torch.where(within, weight, 0.0).to(dtype)
+                index = torch.where(within, row * width + column, 0)
+                sampled = sampled + weight.unsqueeze(1) * table[index]
+                inside = inside + weight
+            frames = row.div(height, rounding_mode="floor").clamp(0, count - 1)
+            logits = logits + self._by_frame(video, frames, sampled, inside)
+        return logits
+
+    def _by_frame(self, video: int, frames: Tensor, sampled: Tensor, inside: Tensor) -> Tensor:
+        """Logits ``(Q, P)`` of sampled features ``(P, D)``, each point with the kernels of its frame ``(P,)``."""
+        order = frames.argsort(stable=True)
+        sizes = frames.bincount(minlength=self.kernels.shape[1]).tolist()
+        parts = []
+        groups = zip(torch.split(sampled[order], sizes), torch.split(inside[order], sizes), strict=True)
+        for t, (part, share) in enumerate(groups):
+            logits = self.kernels[video, t].to(part.dtype) @ part.T
+            parts.append(logits if self.bias is None else logits + self.bias[video, t].unsqueeze(1) * share)
+        return torch.cat(parts, dim=1).index_select(1, order.argsort())
 
 
 @dataclass(frozen=True)
@@ -122,8 +170,11 @@ class QueryClip:
         guide: another model's prediction, with queries in the same order, that may decide early in training which
             query meets which target; no gradient.
         embeds: ``(B, T, Q, C)``, the vectors that a contrastive loss compares.
+        covered: height and width, in pixels of the frames, of the area that masks cover from the top left corner on;
+            None for frames padded to the right and bottom up to a multiple of 32.
     """
 
     layers: tuple[LayerPrediction, ...]
     guide: LayerPrediction | None = None
     embeds: Tensor | None = None
+    covered: tuple[int, int] | None = None

@@ -49,6 +49,30 @@ def assign(cost: NDArray[np.floating]) -> NDArray[np.int64]:
     return columns.astype(np.int64, copy=False)  # type: ignore[no-any-return]
 
 
+def assign_pairs(cost: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of rows and columns, as many as the shorter side, whose costs add up to the least.
+
+    Args:
+        cost: ``(N, M)``, either of which may be larger or zero; infinity forbids a pair, NaN is refused.
+
+    Returns:
+        Rows, ascending, and the column of each.
+
+    Raises:
+        ShapeError: ``cost`` is not two-dimensional.
+        ConfigError: a cost is NaN, or infinite costs leave no assignment.
+
+    Example:
+        >>> assign_pairs(np.array([[4.0, 1.0], [2.0, 0.0], [0.5, 5.0]]))
+        (array([1, 2]), array([1, 0]))
+    """
+    if cost.ndim == 2 and cost.shape[0] > cost.shape[1]:
+        rows = assign(cost.T)
+        columns = rows.argsort()
+        return rows[columns], columns
+    return np.arange(len(cost)), assign(cost)
+
+
 def assign_inverse(cost: NDArray[np.floating]) -> NDArray[np.int64]:
     """The row of each column, for square costs: the inverse permutation of ``assign``."""
     return assign(cost.T)
