@@ -66,6 +66,7 @@ def from_transformers(
     net: Any = model
     order = _class_order(net, num_classes, class_names)
     names = tuple(class_names or _own_names(net) or ())
+    _freeze_unused(net)
     if kind == "SegformerForSemanticSegmentation":
         return SegformerSegmenter(net, class_order=order, class_names=names, mean=mean, std=std)
     if kind == "Mask2FormerForUniversalSegmentation":
@@ -73,9 +74,6 @@ def from_transformers(
             net, layers_of=mask2former_layers, class_order=order, class_names=names, mean=mean, std=std
         )
     multiple_of = math.lcm(4, net.config.patch_size)
-    token = getattr(net.embeddings, "mask_token", None)
-    if token is not None:
-        token.requires_grad_(False)  # of pre-training alone: DDP would wait for its gradient
     if kind == "VideomtForUniversalSegmentation":
         return VideomtSegmenter(
             net,
@@ -160,6 +158,13 @@ def _kind_of(model: object) -> str:
         f"model: expected one of {', '.join(_KINDS)} of transformers, got {type(model).__name__}; "
         "mvcseg.PerFrame(net, num_classes=..., logits_of=...) takes any image model"
     )
+
+
+def _freeze_unused(net: Any) -> None:
+    """Parameters that no output depends on need no gradient: data-parallel training would wait for theirs."""
+    for name, parameter in net.named_parameters():
+        if name == "embeddings.mask_token" or name.startswith("model.pixel_level_module.encoder.swin.layernorm."):
+            parameter.requires_grad_(False)
 
 
 def _class_order(net: Any, num_classes: int | None, class_names: Sequence[str] | None) -> list[int]:
