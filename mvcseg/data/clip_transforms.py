@@ -2,8 +2,8 @@
 
 Two orders. `crop_and_zoom` cuts first, so that only pixels that stay are resized, and resizes in float.
 `resize_and_crop` resizes first and in bytes, as DVIS++ does with Pillow's bilinear filter, which smooths before
-shrinking; PyTorch's filter for bytes, used here, gives the same but for the rounding of fewer than one in a thousand
-values. Labels take the nearest pixel in both.
+shrinking; PyTorch's filter for bytes, used here, rounds otherwise by 1 of 255 in at most one of 200 values of real
+frames. Labels take the nearest pixel in both.
 Source of the second: zhang-tao-whu/DVIS_Plus, ``data_video/dataset_mapper_vss.py`` with detectron2's transforms.
 """
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from filmed import Filmed, position_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mvcseg import IGNORE_INDEX, IMAGENET_MEAN
@@ -17,24 +16,6 @@ from mvcseg.data.clips import ClipDataset
 from mvcseg.data.toy import write_toy_set
 from mvcseg.data.vspw import VSPW
 from mvcseg.errors import ConfigError, DataError
-
-HEIGHT, WIDTH = 40, 56
-
-
-@dataclass
-class Filmed:
-    """A video in memory."""
-
-    name: str
-    frames: Tensor
-    labels: Tensor | None
-
-
-def position_video(length: int = 12, *, name: str = "a", height: int = HEIGHT, width: int = WIDTH) -> Filmed:
-    """Every pixel says where it is: red its column, green its row, blue its frame; its label its row plus column."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    frames = torch.stack([torch.stack((columns, rows, torch.full_like(rows, time))) for time in range(length)])
-    return Filmed(name, frames.to(torch.uint8), ((rows + columns) % 200).expand(length, -1, -1).to(torch.uint8))
 
 
 def clips(*videos: Filmed, **numbers: object) -> ClipDataset:
