@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from mvcseg import IGNORE_INDEX, IMAGENET_MEAN
 from mvcseg.data.clips import ClipDataset
+from mvcseg.data.collate import padded_batch
 from mvcseg.data.toy import write_toy_set
 from mvcseg.data.vspw import VSPW
 from mvcseg.errors import ConfigError, DataError
@@ -150,11 +152,118 @@ def test_clips_come_from_a_data_set_on_disk(tmp_path: Path) -> None:
     assert torch.equal(clip.labels, video.labels[first : second + 1 : 2].long())
 
 
+@pytest.mark.parametrize("sampling", ["stride", "window", "consecutive"])
+def test_any_sampling_gives_the_same_samples_from_workers_in_any_order(sampling: str) -> None:
+    videos = (position_video(30, name="long"), position_video(9, name="short", height=33, width=70))
+    data = clips(
+        *videos,
+        crop_size=None,
+        sampling=sampling,
+        reverse=0.5,
+        window=3,
+        short_sides=[33, 48, 60],
+        long_side=90,
+        crop_range=(32, 60),
+        colour=0.2,
+        num_samples=6,
+    )
+    alone = [data[index] for index in (5, 3, 1, 0, 2, 4)]
+    batches = list(DataLoader(data, batch_size=2, num_workers=2, collate_fn=padded_batch))
+    for clip in alone:
+        batch, row = batches[clip.sample // 2], clip.sample % 2
+        height, width = clip.labels.shape[-2:]
+        assert int(batch.sample[row]) == clip.sample
+        assert torch.equal(batch.frames[row, ..., :height, :width], clip.frames)
+        assert torch.equal(batch.labels[row, ..., :height, :width], clip.labels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sample=st.integers(0, 10**6),
+    sampling=st.sampled_from(["window", "consecutive"]),
+    reverse=st.sampled_from([0.0, 0.5, 1.0]),
+    crop=st.sampled_from([{"crop_size": None}, {"crop_size": None, "crop_range": (32, 38)}, {"crop_size": (36, 60)}]),
+)
+def test_frames_and_labels_come_from_the_frames_that_are_told(
+    sample: int, sampling: str, reverse: float, crop: dict[str, object]
+) -> None:
+    video = position_video(12)
+    video.labels = video.frames[:, 2] * 3  # a label tells its frame
+    data = clips(video, sampling=sampling, reverse=reverse, window=2, **crop)
+    clip, source = data[sample], data.source(sample)
+    times = (clip.frames[:, 2, 0, 0] * 255).round().long()
+    assert times.tolist() == list(source.frames)
+    assert torch.equal(clip.labels[:, 0, 0], 3 * times)
+    falling, rising = sorted(source.frames, reverse=True), sorted(source.frames)
+    assert list(source.frames) in {0.0: [rising], 0.5: [rising, falling], 1.0: [falling]}[reverse]
+
+
+def test_half_of_the_clips_run_backwards_where_asked_for() -> None:
+    data = clips(position_video(30), sampling="consecutive", reverse=0.5)
+    backwards = sum(data.source(i).frames[0] > data.source(i).frames[1] for i in range(600))
+    assert 240 < backwards < 360
+    starts = {min(data.source(i).frames) for i in range(600)}
+    assert starts == set(range(28))
+
+
+def test_neighbours_and_windows_take_every_video_equally_often() -> None:
+    videos = [position_video(length, name=str(length)) for length in (4, 30, 7)]
+    for sampling in ("window", "consecutive"):
+        data = clips(*videos, sampling=sampling)
+        names = [data.source(i).name for i in range(12)]
+        assert all(sorted(names[start : start + 3]) == ["30", "4", "7"] for start in (0, 3, 6, 9))
+        assert len({tuple(names[start : start + 3]) for start in (0, 3, 6, 9)}) > 1
+
+
+def test_short_videos_are_refused_by_name_where_clips_are_neighbours() -> None:
+    short = [position_video(2, name=f"short{index}") for index in range(25)]
+    for sampling in ("window", "consecutive"):
+        with pytest.raises(DataError, match="at least 3 frames, got 25 of 26 that are shorter") as raised:
+            clips(position_video(3), *short, sampling=sampling)
+        assert "  short0 (2 frames)" in str(raised.value)
+        assert len(str(raised.value).splitlines()) == 22
+        assert clips(position_video(3), sampling=sampling)[0].frames.shape[0] == 3
+    with pytest.raises(DataError, match=r"at least 3 frames(.|\n)*short0"):
+        clips(*short[:1], short_videos="refuse")
+    repeated = clips(*short[:1], sampling="consecutive", short_videos="repeat")
+    assert repeated.source(0).frames == (0, 1, 1)
+    assert repeated[0].frames.shape[0] == 3
+
+
+def test_videos_may_differ_in_size() -> None:
+    data = clips(
+        position_video(4, name="a"), position_video(4, name="b", height=64, width=33), crop_size=None, sampling="window"
+    )
+    assert {tuple(data[i].frames.shape[-2:]) for i in range(4)} == {(40, 56), (64, 33)}
+
+
+def test_an_error_of_a_worker_still_names_the_file(tmp_path: Path) -> None:
+    root = write_toy_set(tmp_path / "toy", videos={"train": 1}, frames=5, size=(32, 48))
+    data = ClipDataset(VSPW(root, split="train"), clip_length=5, num_samples=2)
+    next(root.glob("data/*/mask/*2.png")).unlink()
+    with pytest.raises(DataError, match=r"mask/\S*2\.png: cannot be read") as raised:
+        data[0]
+    assert "\n" not in str(raised.value)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+    with pytest.raises(DataError, match=r"mask/\S*2\.png: cannot be read"):
+        list(DataLoader(data, num_workers=1))
+
+
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
         ({"clip_length": 0}, "clip_length: expected an integer of at least 1"),
         ({"crop_size": (31, 48)}, "crop_size: expected .* at least 32"),
+        ({"crop_size": None, "crop_range": (31, 48)}, "crop_range: expected .* at least 32"),
+        ({"crop_size": None, "crop_range": (48, 32)}, "crop_range: expected"),
+        ({"crop_range": (32, 48)}, "crop_range: expected only one of crop_size and crop_range"),
+        ({"short_sides": []}, "short_sides: expected one or more"),
+        ({"short_sides": [480, 31]}, "short_sides: expected one or more lengths of at least 32"),
+        ({"short_sides": [480, 512], "long_side": 500}, "long_side: expected at least 512"),
+        ({"sampling": "random"}, "sampling: expected one of stride, window, consecutive, got 'random'"),
+        ({"short_videos": "skip"}, "short_videos: expected one of refuse, repeat, got 'skip'"),
+        ({"window": 0}, "window: expected an integer of at least 1"),
+        ({"reverse": 1.5}, "reverse: expected a probability"),
         ({"strides": ()}, "strides: expected one or more"),
         ({"strides": (0,)}, "strides: expected one or more"),
         ({"scales": (1.0, 0.5)}, "scales: expected"),
