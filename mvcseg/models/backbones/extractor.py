@@ -56,6 +56,9 @@ class ConvolutionalMLP(nn.Module):
         self.fc1 = Linear(width, hidden)
         self.dwconv = DepthwiseConvolution(hidden)
         self.fc2 = Linear(hidden, width)
+        for layer in (self.fc1, self.fc2):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, rows: Tensor, *, grids: list[tuple[int, int]]) -> Tensor:
         """``(N, L, C)`` of ``(N, L, C)``."""

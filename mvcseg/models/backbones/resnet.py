@@ -1,6 +1,7 @@
-"""ResNet-50 and ResNet-101 with frozen batch norm, on timm's blocks.
+"""ResNet of 18, 34, 50 or 101 layers with frozen batch norm, on timm's blocks.
 
-The stride of a stage sits on the 3 x 3 convolution of its first block. Norms never learn and never update: their four
+The stride of a stage sits on the (first) 3 x 3 convolution of its first block. Published DVIS++ checkpoints have 50
+layers; 18 and 34 are for small models of one's own. Norms never learn and never update: their four
 vectors are buffers, as in the published checkpoints.
 
 On the CPU, channels-last is the faster layout: ``net.to(memory_format=torch.channels_last)``.
@@ -18,8 +19,10 @@ from mvcseg.errors import ConfigError
 from mvcseg.models.backbones.renaming import Renaming
 from mvcseg.shapes import check_shapes
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-"""Bottleneck blocks in each stage, by depth."""
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Blocks in each stage, by depth."""
+SHALLOW = (18, 34)
+"""Depths whose blocks are two 3 x 3 convolutions instead of a bottleneck of three."""
 
 _NAMES = Renaming(
     [
@@ -86,10 +89,10 @@ class FrozenBatchNorm(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet with bottleneck blocks: maps of 256, 512, 1024 and 2048 channels at strides 4, 8, 16 and 32.
+    """Maps at strides 4, 8, 16 and 32, of 256 to 2048 channels; of 64 to 512 in ResNet-18 and ResNet-34.
 
     Args:
-        depth: 50 or 101.
+        depth: 18, 34, 50 or 101.
 
     Attributes:
         channels: of the four maps.
@@ -102,19 +105,19 @@ class ResNet(nn.Module):
         [(1, 256, 8, 16), (1, 512, 4, 8), (1, 1024, 2, 4), (1, 2048, 1, 2)]
     """
 
-    channels: tuple[int, int, int, int] = (256, 512, 1024, 2048)
+    channels: tuple[int, int, int, int]
 
     def __init__(self, depth: int) -> None:
         super().__init__()
         if depth not in BLOCKS:
             raise ConfigError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, got {depth!r}")
-        from timm.models.resnet import Bottleneck
+        from timm.models.resnet import BasicBlock, Bottleneck
         from timm.models.resnet import ResNet as TimmResNet
 
         # a frozen norm of weight zero, timm's start of a residual branch, would silence the branch for good
-        net = TimmResNet(
-            Bottleneck, list(BLOCKS[depth]), num_classes=0, norm_layer=FrozenBatchNorm, zero_init_last=False
-        )
+        block = BasicBlock if depth in SHALLOW else Bottleneck
+        net = TimmResNet(block, list(BLOCKS[depth]), num_classes=0, norm_layer=FrozenBatchNorm, zero_init_last=False)
+        self.channels = (64, 128, 256, 512) if depth in SHALLOW else (256, 512, 1024, 2048)
         self.conv1, self.bn1 = net.conv1, net.bn1
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 

@@ -12,6 +12,7 @@ arXiv 2312.13305, for the variant without injectors and with a frozen DINOv2.
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import torch
@@ -52,7 +53,7 @@ class ViTAdapter(nn.Module):
         width, heads = vit.width, vit.heads
         self.channels = (width, width, width, width)
         self.is_frozen = is_frozen
-        self.level_embed = nn.Parameter(torch.zeros(3, width))
+        self.level_embed = nn.Parameter(torch.empty(3, width).normal_())
         self.vit_module = vit.requires_grad_(not is_frozen)
         self.spm = SpatialPrior(width, stem_width=stem_width)
         self.interactions = nn.ModuleList(
@@ -60,7 +61,8 @@ class ViTAdapter(nn.Module):
         )
         self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.BatchNorm2d(width) for _ in range(4))
-        nn.init.normal_(self.level_embed)
+        for part in (self.spm, self.interactions, self.up):
+            part.apply(_reset)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Maps at strides 4, 8, 16 and 32.
@@ -194,3 +196,12 @@ def _add_resized(feature: Tensor, patches: Tensor) -> Tensor:
     if patches.shape[-2:] == size:
         return feature + patches
     return functional.interpolate(patches, size=size, mode="bilinear", align_corners=False).add_(feature)
+
+
+def _reset(module: nn.Module) -> None:
+    """Convolutions start normal with variance ``2 / fan-out``, as in the published adapter, their biases at zero."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

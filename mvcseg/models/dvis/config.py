@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 from mvcseg.errors import ConfigError
+from mvcseg.models.mask2former.pixel_decoder import GROUPS
 from mvcseg.shapes import check_num_classes, check_positive
 
 VSPW_THINGS: tuple[int, ...] = (
@@ -30,7 +31,7 @@ VSPW_CLASS_ORDER: tuple[int, ...] = (*VSPW_THINGS, *(index for index in range(12
 
 @dataclass(frozen=True)
 class ResNetSizes:
-    """A ResNet: ``depth`` is 50 or 101."""
+    """A ResNet: ``depth`` is 18, 34, 50 or 101."""
 
     depth: int
 
@@ -68,6 +69,8 @@ class ViTAdapterSizes:
 
 BackboneSizes = ResNetSizes | SwinSizes | ViTAdapterSizes
 BACKBONES: dict[str, BackboneSizes] = {
+    "ResNet-18": ResNetSizes(18),
+    "ResNet-34": ResNetSizes(34),
     "ResNet-50": ResNetSizes(50),
     "ResNet-101": ResNetSizes(101),
     "Swin-T": SwinSizes(96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7),
@@ -82,7 +85,7 @@ BACKBONES: dict[str, BackboneSizes] = {
 
 @dataclass(frozen=True)
 class DVISConfig:
-    """All that decides which tensors a model has and how it is tested.
+    """All that decides which tensors a model has and how it is tested; defaults are the published values.
 
     Attributes:
         backbone: kind and sizes; the named ones are in ``BACKBONES``.
@@ -96,6 +99,11 @@ class DVISConfig:
         tracker_layers: of the tracker.
         refiner_layers: of the refiner.
         hidden: channels inside the feed-forward layers of both.
+        width: channels of the segmenter's queries and pixel features, a multiple of 32.
+        encoder_layers: layers of deformable attention in the pixel decoder.
+        encoder_hidden: channels inside their feed-forward layers.
+        decoder_layers: layers of the query decoder.
+        decoder_hidden: channels inside their feed-forward layers.
         short_side: shorter side of the frames in the published test, in pixels.
         long_side: what the longer side must not exceed, in pixels.
 
@@ -121,6 +129,11 @@ class DVISConfig:
     tracker_layers: int = 6
     refiner_layers: int = 6
     hidden: int = 2048
+    width: int = 256
+    encoder_layers: int = 6
+    encoder_hidden: int = 1024
+    decoder_layers: int = 9
+    decoder_hidden: int = 2048
     short_side: int = 720
     long_side: int = 1333
 
@@ -131,9 +144,16 @@ class DVISConfig:
             tracker_layers=self.tracker_layers,
             refiner_layers=self.refiner_layers,
             hidden=self.hidden,
+            width=self.width,
+            encoder_layers=self.encoder_layers,
+            encoder_hidden=self.encoder_hidden,
+            decoder_layers=self.decoder_layers,
+            decoder_hidden=self.decoder_hidden,
             short_side=self.short_side,
             long_side=self.long_side,
         )
+        if self.width % GROUPS:
+            raise ConfigError(f"width: expected a multiple of {GROUPS}, got {self.width}")
         if self.version not in (1, 2):
             raise ConfigError(f"version: expected 1 or 2, got {self.version!r}")
         if self.has_refiner and not self.has_tracker:
@@ -150,7 +170,7 @@ class DVISConfig:
     @property
     def query_width(self) -> int:
         """Channels of a query in tracker and refiner."""
-        return 512 if self.has_reid else 256
+        return 2 * self.width if self.has_reid else self.width
 
 
 _R50, _VIT_L, _SWIN_L = BACKBONES["ResNet-50"], BACKBONES["ViT-Adapter-L"], BACKBONES["Swin-L"]

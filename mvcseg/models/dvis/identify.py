@@ -20,6 +20,12 @@ from mvcseg.models.dvis.config import (
 
 Shapes = Mapping[str, tuple[int, ...]]
 _PREDICTOR = "sem_seg_head.predictor."
+_ENCODER = "sem_seg_head.pixel_decoder.transformer.encoder.layers."
+_SIZES = (
+    *("tracker_layers", "refiner_layers", "hidden", "width"),
+    *("encoder_layers", "encoder_hidden", "decoder_layers", "decoder_hidden"),
+)
+"""Sizes of everything but the backbone, which shapes tell."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Identity:
             changes |= {"num_classes": self.config.num_classes, "class_order": None}
         if self.config.num_queries != base.num_queries:
             changes |= {"num_queries": self.config.num_queries}
-        for name in ("tracker_layers", "refiner_layers", "hidden"):
+        for name in _SIZES:
             if getattr(self.config, name) != getattr(base, name):
                 changes |= {name: getattr(self.config, name)}
         if not changes:
@@ -97,6 +103,11 @@ def identify(shapes: Shapes) -> Identity:
             tracker_layers=_count(shapes, "tracker.transformer_ffn_layers.") or 6,
             refiner_layers=_count(shapes, "refiner.transformer_ffn_layers.") or 6,
             hidden=_size(shapes, "tracker.transformer_ffn_layers.0.linear1.weight", 0) or 2048,
+            width=_size(shapes, f"{_PREDICTOR}query_feat.weight", 1),
+            encoder_layers=_count(shapes, _ENCODER) or 6,
+            encoder_hidden=_size(shapes, f"{_ENCODER}0.linear1.weight", 0) or 1024,
+            decoder_layers=_count(shapes, f"{_PREDICTOR}transformer_ffn_layers.") or 9,
+            decoder_hidden=_size(shapes, f"{_PREDICTOR}transformer_ffn_layers.0.linear1.weight", 0) or 2048,
         )
     except ConfigError:  # parts that no model here has together, or more classes than a label map holds
         return Identity(kind, num_classes, num_queries)
@@ -152,7 +163,13 @@ def _other_kind(shapes: Shapes) -> str:
 
 def _backbone(shapes: Shapes) -> BackboneSizes | None:
     if "backbone.stem.conv1.weight" in shapes:
-        return {6: ResNetSizes(50), 23: ResNetSizes(101)}.get(_count(shapes, "backbone.res4."))
+        depth = {
+            (2, False): 18,
+            (6, False): 34,
+            (6, True): 50,
+            (23, True): 101,
+        }.get((_count(shapes, "backbone.res4."), "backbone.res4.0.conv3.weight" in shapes))
+        return None if depth is None else ResNetSizes(depth)
     if "backbone.vit_module.cls_token" in shapes:
         width = _size(shapes, "backbone.vit_module.cls_token", -1)
         tokens = _size(shapes, "backbone.vit_module.pos_embed", 1)
@@ -194,6 +211,8 @@ def _expression(config: DVISConfig) -> str:
     given = {"num_classes": config.num_classes, "num_queries": config.num_queries}
     given |= {part: True for part in ("has_reid", "has_tracker", "has_refiner") if getattr(config, part)}
     given |= {"version": 1} if config.version == 1 else {}
+    usual = DVISConfig(config.backbone, class_order=None, num_classes=config.num_classes)
+    given |= {name: getattr(config, name) for name in _SIZES if getattr(config, name) != getattr(usual, name)}
     told = ", ".join(f"{key}={value}" for key, value in given.items())
     backbone = f'BACKBONES["{name}"]' if name in BACKBONES else name
     return f"DVISConfig({backbone}, {told}, class_order=None)"

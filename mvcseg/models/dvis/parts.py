@@ -25,17 +25,19 @@ def build_parts(config: DVISConfig) -> dict[str, nn.Module]:
             num_classes=config.num_classes,
             num_queries=config.num_queries,
             has_reid=config.has_reid,
+            width=config.width,
+            encoder_layers=config.encoder_layers,
+            encoder_hidden=config.encoder_hidden,
+            decoder_layers=config.decoder_layers,
+            decoder_hidden=config.decoder_hidden,
         ),
     }
+    sizes = {"width": config.query_width, "hidden": config.hidden, "mask_width": config.width}
     if config.has_tracker:
         tracker = FirstReferringTracker if config.version == 1 else ReferringTracker
-        parts["tracker"] = tracker(
-            config.num_classes, width=config.query_width, hidden=config.hidden, layers=config.tracker_layers
-        )
+        parts["tracker"] = tracker(config.num_classes, layers=config.tracker_layers, **sizes)
     if config.has_refiner:
-        parts["refiner"] = TemporalRefiner(
-            config.num_classes, width=config.query_width, hidden=config.hidden, layers=config.refiner_layers
-        )
+        parts["refiner"] = TemporalRefiner(config.num_classes, layers=config.refiner_layers, **sizes)
     return parts
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mvcseg.errors import ShapeError
 from mvcseg.models.dvis.noise import NoiseDraw, QueryNoise
 from mvcseg.models.layers.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+from mvcseg.models.layers.initial import keep_variance
 from mvcseg.models.layers.mlp import MLP
 from mvcseg.ops.matching import match_frames, take_order
 from mvcseg.shapes import check_float, check_shapes
@@ -114,6 +115,7 @@ class ReferringTracker(nn.Module):
         self.mask_embed = MLP(width, width, width, mask_width)
         self.ref_proj = MLP(width, width, width, width)
         self.mask_feature_proj = nn.Conv2d(mask_width, mask_width, 1)
+        keep_variance(*self.ref_proj.layers)
 
     def forward(self, embeds: Tensor, embeds_unnormed: Tensor, *, state: TrackerState | None = None) -> Tracked:
         """Track a clip.

@@ -74,6 +74,8 @@ class DeformableEncoderLayer(nn.Module):
         self.linear1 = nn.Linear(width, hidden)
         self.linear2 = nn.Linear(hidden, width)
         self.norm2 = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
 
     def forward(self, x: Tensor, *, position: Tensor, reference_points: Tensor, spatial_shapes: Shapes) -> Tensor:
         """``(N, S, C)`` of ``(N, S, C)``; ``position`` is ``(S, C)``, ``reference_points`` ``(1, S, 2)``."""

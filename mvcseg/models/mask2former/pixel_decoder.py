@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.errors import ShapeError
+from mvcseg.models.layers.initial import keep_variance
 from mvcseg.models.mask2former.deformable_encoder import DeformableEncoder
 
 GROUPS = 32
@@ -70,8 +71,9 @@ class PixelDecoder(nn.Module):
     ) -> None:
         super().__init__()
         finest, *coarser = in_channels
-        self.input_proj = nn.ModuleList(  # from stride 32 to stride 8
-            nn.Sequential(nn.Conv2d(channels, width, 1), nn.GroupNorm(GROUPS, width)) for channels in reversed(coarser)
+        projections = [nn.Conv2d(channels, width, 1) for channels in reversed(coarser)]  # from stride 32 to stride 8
+        self.input_proj = nn.ModuleList(
+            nn.Sequential(projection, nn.GroupNorm(GROUPS, width)) for projection in projections
         )
         self.transformer = DeformableEncoder(
             width, levels=len(coarser), heads=heads, points=points, hidden=hidden, layers=layers
@@ -79,6 +81,11 @@ class PixelDecoder(nn.Module):
         self.adapter_1 = ConvNorm(finest, width, kernel_size=1)
         self.layer_1 = ConvNorm(width, width, kernel_size=3)
         self.mask_features = nn.Conv2d(width, width, 1)
+        for projection in projections:
+            nn.init.xavier_uniform_(projection.weight)
+            assert projection.bias is not None
+            nn.init.zeros_(projection.bias)
+        keep_variance(self.adapter_1, self.layer_1, self.mask_features)
 
     def forward(self, features: tuple[Tensor, Tensor, Tensor, Tensor]) -> PixelFeatures:
         """Mask features and scales.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.models.layers.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+from mvcseg.models.layers.initial import keep_variance
 from mvcseg.models.layers.mlp import MLP
 from mvcseg.models.mask2former.pixel_decoder import PixelFeatures
 from mvcseg.models.mask2former.position import sine_position
@@ -88,6 +89,8 @@ class QueryDecoder(nn.Module):
         self.class_embed = nn.Linear(width, num_classes + 1)
         self.mask_embed = MLP(width, width, width, width)
         self.reid_embed = MLP(width, width, width, width) if has_reid else None
+        if self.reid_embed is not None:
+            keep_variance(*self.reid_embed.layers)
 
     def forward(self, features: PixelFeatures) -> FrameQueries:
         """The last layer's prediction; frames do not see each other."""

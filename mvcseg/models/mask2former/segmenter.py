@@ -18,12 +18,36 @@ class Mask2FormerHead(nn.Module):
         num_classes: K, without the no-object class.
         num_queries: Q.
         has_reid: whether queries get a re-identification embedding.
+        width: channels of queries and pixel features, a multiple of 32.
+        encoder_layers: of the pixel decoder.
+        encoder_hidden: channels inside their feed-forward layers.
+        decoder_layers: of the query decoder.
+        decoder_hidden: channels inside their feed-forward layers.
     """
 
-    def __init__(self, in_channels: Sequence[int], *, num_classes: int, num_queries: int, has_reid: bool) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        num_classes: int,
+        num_queries: int,
+        has_reid: bool,
+        width: int = 256,
+        encoder_layers: int = 6,
+        encoder_hidden: int = 1024,
+        decoder_layers: int = 9,
+        decoder_hidden: int = 2048,
+    ) -> None:
         super().__init__()
-        self.pixel_decoder = PixelDecoder(in_channels)
-        self.predictor = QueryDecoder(num_classes, num_queries=num_queries, has_reid=has_reid)
+        self.pixel_decoder = PixelDecoder(in_channels, width=width, hidden=encoder_hidden, layers=encoder_layers)
+        self.predictor = QueryDecoder(
+            num_classes,
+            num_queries=num_queries,
+            has_reid=has_reid,
+            width=width,
+            hidden=decoder_hidden,
+            layers=decoder_layers,
+        )
 
     def forward(self, features: tuple[Tensor, Tensor, Tensor, Tensor]) -> FrameQueries:
         """Queries of N frames from backbone maps of strides 4, 8, 16, 32."""

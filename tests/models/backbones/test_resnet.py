@@ -22,7 +22,7 @@ def test_state_dict_is_the_checkpoints_entry_for_entry(golden: GoldenFolders, ne
     assert [to_official(from_official(name)) for name in listed] == list(listed)
 
 
-@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
 def test_names_map_one_to_one_and_back(depth: int) -> None:
     own = list(ResNet(depth).state_dict())
     official = [to_official(name) for name in own]
@@ -83,6 +83,23 @@ def test_maps_have_the_stated_strides_and_channels(net: ResNet, height: int, wid
         assert feature.shape == (2, channels, height // stride, width // stride)
 
 
+@pytest.mark.parametrize("depth", [18, 34])
+def test_a_shallow_net_is_torchvisions(depth: int) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    net = fill_module(ResNet(depth), prefix="backbone.", names=to_official).eval()
+    assert net.channels == (64, 128, 256, 512)
+    other = getattr(torchvision.models, f"resnet{depth}")().eval()
+    state = other.state_dict() | net.state_dict()
+    assert set(state) == set(other.state_dict())
+    other.load_state_dict(state)
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        x = other.maxpool(other.relu(other.bn1(other.conv1(images))))
+        for feature, layer in zip(net(images), (other.layer1, other.layer2, other.layer3, other.layer4), strict=True):
+            x = layer(x)
+            torch.testing.assert_close(feature, x, rtol=1e-4, atol=1e-4)
+
+
 def test_training_leaves_the_norms_as_they_are_and_reaches_every_convolution() -> None:
     net = ResNet(50).train()
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
@@ -120,8 +137,8 @@ def test_compiles_without_a_graph_break_and_exports(net: ResNet) -> None:
 
 
 def test_another_depth_is_refused() -> None:
-    with pytest.raises(ConfigError, match="depth: expected one of 50, 101, got 34"):
-        ResNet(34)
+    with pytest.raises(ConfigError, match="depth: expected one of 18, 34, 50, 101, got 35"):
+        ResNet(35)
 
 
 def test_a_clip_is_refused() -> None:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from mvcseg.errors import CheckpointError, ConfigError
 from mvcseg.models.compact_checkpoint import packaged_checkpoint
+from mvcseg.models.dvis import BACKBONES as NAMED
 from mvcseg.models.dvis import DVIS, PRESETS, DVISConfig, build_dvis, load_official, official_state_dict
 from mvcseg.models.dvis.config import ResNetSizes, SwinSizes, ViTAdapterSizes
+from mvcseg.models.dvis.identify import identify
 
 SMALL = DVISConfig(
     SwinSizes(8, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=2),
@@ -59,6 +61,8 @@ def assert_same(model: DVIS, other: DVIS) -> None:
 
 BACKBONES = {
     "resnet": ResNetSizes(50),
+    "resnet 18": ResNetSizes(18),
+    "resnet 34": ResNetSizes(34),
     "swin": SMALL.backbone,
     "vit_adapter": ViTAdapterSizes(64, depth=4, heads=2, grid=5, stem_width=8),
 }
@@ -74,6 +78,30 @@ def test_a_model_saved_and_loaded_is_the_same_to_the_bit(backbone: str, path: Pa
     assert not any(module.training for module in loaded.modules())
     kernel = loaded.sem_seg_head.pixel_decoder.layer_1.weight
     assert kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 101])
+def test_a_file_of_a_small_model_tells_its_own_configuration(depth: int, path: Path) -> None:
+    small = dataclasses.replace(
+        SMALL,
+        backbone=ResNetSizes(depth),
+        class_order=None,
+        width=64,
+        encoder_layers=2,
+        encoder_hidden=48,
+        decoder_layers=3,
+        decoder_hidden=80,
+    )
+    torch.manual_seed(0)
+    model = build_dvis(small)
+    state = official_state_dict(model)
+    identity = identify({name: tuple(tensor.shape) for name, tensor in state.items()})
+    assert identity.config == small
+    assert identity.load_with is not None
+    config = eval(identity.load_with, {"DVISConfig": DVISConfig, "BACKBONES": NAMED})
+    assert config == small
+    torch.save({"model": state}, path)
+    assert_same(model, load_official(path, preset=config))
 
 
 @pytest.mark.parametrize("version", [1, 2])

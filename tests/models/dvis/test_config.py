@@ -75,7 +75,7 @@ def test_json_may_name_the_backbone_and_leave_out_defaults() -> None:
         ("[]", "config: expected a JSON object, got list"),
         ("{}", "backbone: expected a JSON object, got NoneType"),
         ('{"backbone": "ResNet50"}', "backbone: 'ResNet50' is unknown; did you mean 'ResNet-50'?"),
-        ('{"backbone": "zzz"}', "expected one of ResNet-50, ResNet-101"),
+        ('{"backbone": "zzz"}', "expected one of ResNet-18, ResNet-34"),
         ('{"backbone": {"depth": 50}}', "backbone.kind: "),
         ('{"backbone": {"kind": "swim"}}', "did you mean 'swin'?"),
         ('{"backbone": {"kind": "swin", "width": 8}}', "backbone.depths: missing"),
@@ -88,6 +88,8 @@ def test_json_may_name_the_backbone_and_leave_out_defaults() -> None:
         ('{"backbone": "Swin-L", "class_order": "abc"}', "class_order: expected a list of integers"),
         ('{"backbone": "Swin-L", "num_classes": 3}', "class_order: expected a permutation of 0..2 or None"),
         ('{"backbone": "Swin-L", "num_classes": 256}', "num_classes: expected an integer from 1 to 255"),
+        ('{"backbone": "Swin-L", "width": 48}', "width: expected a multiple of 32, got 48"),
+        ('{"backbone": "Swin-L", "decoder_layers": 0}', "decoder_layers: expected an integer of at least 1, got 0"),
         ('{"backbone": "Swin-L", "version": 3}', "version: expected 1 or 2, got 3"),
         ('{"backbone": "Swin-L", "has_refiner": true}', "has_refiner: expected has_tracker with it"),
         ('{"backbone": "Swin-L", "has_tracker": true}', "has_reid: the tracker of version 2 expects"),
@@ -144,7 +146,7 @@ def test_every_named_backbone_can_be_built(name: str) -> None:
 @pytest.mark.parametrize(
     ("sizes", "told"),
     [
-        (ResNetSizes(34), "depth: expected one of 50, 101"),
+        (ResNetSizes(35), "depth: expected one of 18, 34, 50, 101"),
         (SwinSizes(8, depths=(1, 1, 1, 1), heads=(1, 1, 1, 3), window=2), "heads: expected divisors"),
         (ViTAdapterSizes(8, depth=3, heads=1), "vit: expected a depth that is a multiple of 4"),
     ],
