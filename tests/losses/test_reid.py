@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
 from contrast_loops import error_one_by_one, one_by_one
+from golden_files import Golden, GoldenFolders, fill_module, unit_uniform
 from torch import Tensor
 from torch.nn import functional
 
+from mvcseg.losses.queries import DenseMasks, LayerPrediction
 from mvcseg.losses.reid import ReidContrast, reid_terms, running_means
-from mvcseg.losses.set_matching import Match
-from mvcseg.losses.targets import IndexMasks, Targets
+from mvcseg.losses.set_matching import ClipTargets, Match, PairCosts, match_clip
+from mvcseg.losses.targets import DenseTargetMasks, IndexMasks, Targets
+from mvcseg.models.dvis.build import build_empty
+from mvcseg.models.dvis.config import PRESETS
+from mvcseg.models.dvis.names import to_official
+from mvcseg.models.mask2former import FrameQueries
 
 
 def targets_of(is_present: Sequence[Sequence[int]]) -> Targets:
@@ -143,3 +151,46 @@ def test_a_running_mean_moves_by_the_mean_cosine() -> None:
     vectors = torch.tensor([[[1.0, 0.0]], [[0.6, 0.8]]])
     mean = running_means(vectors, torch.ones(2, 1, dtype=torch.bool))[1, 0]
     assert torch.allclose(mean, torch.tensor([0.4 + 0.6 * 0.6, 0.6 * 0.8]))
+
+
+def golden_queries(stored: Golden, dtype: torch.dtype) -> FrameQueries:
+    """What the segmenter trained as CTVIS, with the reference's weights, says of the stored frames."""
+    model = build_empty(dataclasses.replace(PRESETS["vspw_ctvis_r50"], class_order=None)).to(dtype)
+    fill_module(model, names=partial(to_official, backbone=model.backbone))
+    with torch.no_grad():
+        return model.segment(stored.tensor("frames").to(dtype) / 255)
+
+
+def golden_targets(stored: Golden) -> Targets:
+    shape = stored.index["masks"]["shape"]
+    masks = DenseTargetMasks(torch.from_numpy(stored.bits("masks")).view(shape))
+    return Targets(stored.tensor("labels"), stored.tensor("ids") >= 0, masks)
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_both_terms_are_those_of_the_reference(golden: GoldenFolders) -> None:
+    stored = Golden(golden / "train/train_step_r50.npz")
+    queries, targets = golden_queries(stored, torch.float64), golden_targets(stored)
+    layer = LayerPrediction(queries.class_logits[None], DenseMasks(queries.masks()[None]))
+    run = Golden(golden / "train/train_step_r50_f64.npz").meta["runs"]["ctvis"]
+    drawn = [name for name, _ in run["random_draws"] if "/rand/" in name]
+    points = iter(drawn[-targets.num_frames :])  # the reference assigns anew, at other points, for this loss
+    matches = match_clip(
+        layer,
+        ClipTargets(targets),
+        video=0,
+        matching="frame",
+        costs=PairCosts(),
+        num_points=stored.meta["num_points"],
+        draw=lambda shape: torch.from_numpy(unit_uniform(next(points), shape, seed=2)),
+        keep_absent=True,
+    )
+    coins = torch.zeros(targets.num_frames, len(targets))
+    # one for every target that is there and was there before, frame by frame
+    tossed = targets.is_present & (targets.is_present.cumsum(dim=1) > 1)
+    coins[tossed.T] = torch.tensor([value for name, value in run["random_draws"] if "/np/" in name])
+    losses, errors = reid_terms(queries.embeds[..., 256:], matches, targets, takes_mean=coins > 0.5)
+    expected = run["losses_weighted"]
+    assert 2 * losses.mean().item() == pytest.approx(expected["loss_reid"], rel=1e-10)
+    assert 3 * errors.mean().item() == pytest.approx(expected["loss_aux_reid"], rel=1e-10)
