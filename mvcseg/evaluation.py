@@ -23,8 +23,8 @@ from torch import Tensor
 from mvcseg.data.class_list import class_names_of
 from mvcseg.data.files import read_json, shown
 from mvcseg.data.images import list_images
-from mvcseg.data.label_maps import CLASSES_FILE, read_label_map
-from mvcseg.data.vspw import VSPW, VSPWVideo, check_raw_values, class_ids, listing_error, png_size
+from mvcseg.data.label_maps import CLASSES_FILE, png_size, read_label_map
+from mvcseg.data.vspw import VSPW, VSPWVideo, check_raw_values, class_ids, listing_error
 from mvcseg.errors import DataError
 from mvcseg.metrics import MeanIoU, VideoConsistency, clip_consistency
 

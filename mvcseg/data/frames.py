@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.data.files import shown
-from mvcseg.data.images import IMAGE_SUFFIXES, list_images, read_frame
+from mvcseg.data.images import IMAGE_SUFFIXES, image_size, list_images, read_frame
 from mvcseg.errors import DataError, DTypeError
 
 
@@ -76,9 +76,8 @@ class FrameFolder:
         """Height and width of the frames, in pixels.
 
         Raises:
-            DataError: the first image is broken.
+            DataError: the first image's header is broken.
         """
         if self._size is None:
-            _, height, width = read_frame(self._paths[0]).shape
-            self._size = (height, width)
+            self._size = image_size(self._paths[0])
         return self._size

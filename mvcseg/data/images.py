@@ -27,6 +27,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAX_PIXELS = 1 << 27
 """Most pixels of one image (134 million); a file that claims more is refused before it is unpacked."""
 
+_ORIENTATION = 0x0112  # EXIF; 5 to 8 swap rows and columns
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # Pillow knows formats that start other programs
 
 
@@ -42,13 +43,26 @@ def read_frame(path: str | os.PathLike[str]) -> Tensor:
     from PIL import ImageOps
 
     with open_image(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):
-            grey = np.clip(np.asarray(upright).astype(np.int64), 0, 65535) >> 8
+        # Every copy of a frame costs about as much as its decoding: fresh memory is slow to get.
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I"):
+            grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
             rgb = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
         else:
-            rgb = np.array(upright.convert("RGB"))
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
+            rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        planes = rgb.transpose(2, 0, 1).copy()
+    return torch.from_numpy(planes)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of the upright image in pixels, as `read_frame` gives it, mostly from the header alone.
+
+    Raises:
+        DataError: the file is missing, no such image, larger than ``MAX_PIXELS``, or its header is broken.
+    """
+    with open_image(path) as image:
+        lies_down = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        return (image.width, image.height) if lies_down else (image.height, image.width)
 
 
 @contextmanager

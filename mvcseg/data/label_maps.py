@@ -41,6 +41,16 @@ def read_label_map(path: str | os.PathLike[str]) -> Tensor:
     return torch.from_numpy(stored.astype(np.uint8, copy=False))
 
 
+def png_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of a PNG in pixels, from its header alone.
+
+    Raises:
+        DataError: the file cannot be read or is no PNG.
+    """
+    width, height, _, _ = _png_header(path)
+    return height, width
+
+
 def write_label_map(path: str | os.PathLike[str], labels: Tensor, *, colours: NDArray[np.uint8]) -> None:
     """Write a label map as a palette PNG; equal labels and colours give equal bytes.
 
@@ -132,10 +142,9 @@ class LabelFolder:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the first label map."""
+        """Height and width of the first label map, from its header."""
         if self._size is None:
-            height, width = read_label_map(self._paths[0]).shape
-            self._size = (height, width)
+            self._size = png_size(self._paths[0])
         return self._size
 
 
@@ -220,6 +229,15 @@ _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RG
 
 def _png_kind(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Bit depth and colour type from the header: decoders widen 1- to 4-bit grey values and so change the labels."""
+    _, _, depth, colour_type = _png_header(path)
+    if colour_type != _PALETTE and (depth, colour_type) not in ((8, _GREY), (16, _GREY)):
+        kind = f"{depth}-bit {_COLOUR_TYPES.get(colour_type, 'unknown')}"
+        raise DataError(f"{shown(path)}: expected one 8-bit channel of class ids (grey or palette), got {kind}")
+    return depth, colour_type
+
+
+def _png_header(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
+    """Width, height, bit depth and colour type."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(26)
@@ -227,11 +245,8 @@ def _png_kind(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
     if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
         raise DataError(f"{shown(path)}: expected a PNG label map, got another kind of file")
-    depth, colour_type = struct.unpack_from("BB", head, 24)
-    if colour_type != _PALETTE and (depth, colour_type) not in ((8, _GREY), (16, _GREY)):
-        kind = f"{depth}-bit {_COLOUR_TYPES.get(colour_type, 'unknown')}"
-        raise DataError(f"{shown(path)}: expected one 8-bit channel of class ids (grey or palette), got {kind}")
-    return depth, colour_type
+    width, height, depth, colour_type = struct.unpack_from(">IIBB", head, 16)
+    return width, height, depth, colour_type
 
 
 def _palette(colours: NDArray[np.uint8]) -> bytes:

@@ -7,7 +7,6 @@ Source: Miao et al., VSPW, CVPR 2021, and the data set's README.
 from __future__ import annotations
 
 import os
-import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -20,7 +19,7 @@ from mvcseg.data.class_list import class_names_of
 from mvcseg.data.files import shown
 from mvcseg.data.frames import FrameFolder
 from mvcseg.data.images import list_images
-from mvcseg.data.label_maps import LabelFolder
+from mvcseg.data.label_maps import LabelFolder, png_size
 from mvcseg.data.lazy_labels import LazyLabels
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.segmenter import IGNORE_INDEX
@@ -228,23 +227,6 @@ def check_raw_values(raw_labels: Tensor, *, num_classes: int, path: str | os.Pat
             f"{shown(path)}: expected raw mask values 0 (void), 1..{num_classes} or 255, got {int(stray[0])} "
             f"in {len(stray)} pixels; is the class list the data set's?"
         )
-
-
-def png_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width of a PNG in pixels, from its header alone.
-
-    Raises:
-        DataError: the file cannot be read or is no PNG.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(24)
-    except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
-    if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
-        raise DataError(f"{shown(path)}: expected a PNG label map, got another kind of file")
-    width, height = struct.unpack_from(">II", head, 16)
-    return height, width
 
 
 def listing_error(summary: str, names: Sequence[str]) -> DataError:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mvcseg.data.images import list_images, natural_order, read_frame
+from mvcseg.data.images import image_size, list_images, natural_order, read_frame
 from mvcseg.errors import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
@@ -58,6 +58,27 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert torch.equal(read_frame(tmp_path / "a.png"), expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+def test_the_size_is_that_of_the_upright_frame(tmp_path: Path, orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{kind}"
+    Image.fromarray(RGB).save(path, exif=exif)
+    expected = (6, 10) if orientation < 5 else (10, 6)
+    assert image_size(path) == expected
+    assert tuple(read_frame(path).shape[1:]) == expected
+
+
+def test_frames_can_be_written_to_whatever_their_size(tmp_path: Path) -> None:
+    for height, width in ((1, 1), (1, 5), (5, 1), (6, 10)):
+        Image.fromarray(RGB[:height, :width]).save(tmp_path / "a.png")
+        frame = read_frame(tmp_path / "a.png")
+        assert frame.is_contiguous()
+        frame += 1
+        assert torch.equal(frame, torch.from_numpy(RGB[:height, :width] + 1).permute(2, 0, 1))
+
+
 def test_names_sort_by_their_numbers(tmp_path: Path) -> None:
     for name in ("10.png", "9.png", "a2.png", "a10.png", "1.png", "01.png", ".hidden.png", "notes.txt"):
         (tmp_path / name).touch()
@@ -80,6 +101,8 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     for name in ("none.png", "empty.png", "text.jpg", "folder.png", "format.png"):
         with pytest.raises(DataError, match=name):
             read_frame(tmp_path / name)
+        with pytest.raises(DataError, match=name):
+            image_size(tmp_path / name)
     with pytest.raises(DataError, match=r"none: cannot be read: No such file"):
         list_images(tmp_path / "none")
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mvcseg.data import LabelFolder, class_colours, read_classes, read_label_map, write_classes, write_label_map
+from mvcseg.data.label_maps import png_size
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 
 COLOURS = class_colours(5)
@@ -146,6 +147,16 @@ def test_a_folder_of_label_maps_is_sliced_like_a_tensor(tmp_path: Path) -> None:
     assert torch.equal(labels[-3:-1], maps[-3:-1])
     assert torch.equal(labels[::-2], maps[[3, 1]])
     assert labels[2:2].shape == (0, 6, 10)
+
+
+def test_png_size_is_height_and_width(tmp_path: Path) -> None:
+    write_label_map(tmp_path / "a.png", LABELS, colours=COLOURS)
+    assert png_size(tmp_path / "a.png") == (6, 10)
+    with pytest.raises(DataError, match=r"none\.png: cannot be read"):
+        png_size(tmp_path / "none.png")
+    (tmp_path / "b.png").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"b\.png: expected a PNG label map"):
+        png_size(tmp_path / "b.png")
 
 
 def test_a_folder_follows_the_frames_asked_for(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mvcseg.data.vspw import VSPW, class_ids, png_size
+from mvcseg.data.vspw import VSPW, class_ids
 from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, DataError
 
@@ -253,12 +253,6 @@ def test_videos_can_be_sent_to_another_process(root: Path) -> None:
     assert again.labels is not None
     assert video.labels is not None
     assert torch.equal(again.labels, video.labels)
-
-
-def test_png_size_is_height_and_width(root: Path) -> None:
-    assert png_size(root / "data/8_one/mask/00000000.png") == (4, 6)
-    with pytest.raises(DataError, match=r"none\.png: cannot be read"):
-        png_size(root / "none.png")
 
 
 def test_camvid_masks_and_frames_are_read(shared_data: Path) -> None:
