@@ -47,7 +47,7 @@ def _mask2former(changes: dict[str, Any]) -> transformers.Mask2FormerConfig:
     stages = {"depths": [1] * 4, "num_heads": [1, 1, 2, 2], "window_size": 4}
     outputs = ["stage1", "stage2", "stage3", "stage4"]
     backbone = transformers.SwinConfig(embed_dim=8, drop_path_rate=0.0, out_features=outputs, **stages)
-    widths = {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "dim_feedforward": 32}
+    widths = {"feature_size": 64, "mask_feature_size": 32, "hidden_dim": 32, "dim_feedforward": 32}
     depths = {"encoder_layers": 1, "decoder_layers": 4, "encoder_feedforward_dim": 32, "num_attention_heads": 2}
     sizes = {"num_labels": NUM_CLASSES, "num_queries": 6, **widths, **depths, **changes}
     return transformers.Mask2FormerConfig(backbone_config=backbone, **sizes)

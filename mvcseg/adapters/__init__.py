@@ -1,6 +1,6 @@
 """Other libraries' models as segmenters of this one; none of those libraries is imported before it is needed."""
 
-from mvcseg.adapters.query_segmenter import QuerySegmenter, predict_queries
+from mvcseg.adapters.query_segmenter import QuerySegmenter, predict_queries, set_objective
 from mvcseg.adapters.transformers import from_transformers
 from mvcseg.adapters.videomt import VideomtSegmenter, VideomtState
 
@@ -10,4 +10,5 @@ __all__ = [
     "VideomtState",
     "from_transformers",
     "predict_queries",
+    "set_objective",
 ]

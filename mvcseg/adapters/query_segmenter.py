@@ -15,7 +15,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mvcseg.errors import DTypeError, ShapeError
-from mvcseg.losses.queries import DenseMasks, LayerPrediction, QueryClip
+from mvcseg.losses import DenseMasks, LayerPrediction, MaskSetObjective, QueryClip
+from mvcseg.losses.set_matching import Matching
 from mvcseg.models.dvis.semantic import STRIDE, class_table, semantic_scores
 from mvcseg.ops.resize import pad_to_multiple, resize_scores
 from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
@@ -90,7 +91,7 @@ class QuerySegmenter(nn.Module):
         class_order: Sequence[int],
         class_names: Sequence[str] = (),
         multiple_of: int = 32,
-        matching: Literal["frame", "first", "video"] = "frame",
+        matching: Matching = "frame",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
@@ -129,9 +130,11 @@ class QuerySegmenter(nn.Module):
             ShapeError: frames are not five-dimensional or empty.
             DTypeError: they are not floating-point.
         """
-        layers = self.layers(self.normalise(frames), every_layer=queries, generators=generators)
+        images = self.normalise(frames)
+        layers = self.layers(images, every_layer=queries, generators=generators)
         if queries:
-            return QueryClip(tuple(_of_clips(layer, clips=len(frames)) for layer in layers))
+            covered = (images.shape[-2], images.shape[-1])
+            return QueryClip(tuple(_of_clips(layer, clips=len(frames)) for layer in layers), covered=covered)
         size = (frames.shape[-2], frames.shape[-1])
         scores = torch.stack([semantic_scores(*pair, size=size, output_size=size) for pair in per_frame(layers[-1])])
         return rearrange(log_of(scores), "(b t) k h w -> b t k h w", b=len(frames))
@@ -185,6 +188,17 @@ def predict_queries(segmenter: Segmenter, frames: Tensor, generators: Generators
     entered: Any = segmenter  # wrappers take gradients together only where their own forward was entered
     clip: QueryClip = entered(frames, queries=True, generators=generators)
     return clip
+
+
+def set_objective(segmenter: object, **numbers: Any) -> MaskSetObjective:
+    """The set loss of a query model, matched as models of its kind are; ``numbers`` as in ``MaskSetObjective``.
+
+    Raises:
+        DTypeError: the segmenter is no ``QuerySegmenter``, nor one wrapped for several processes.
+        ConfigError: a number is outside its range.
+    """
+    numbers = {"matching": query_segmenter(segmenter).matching, **numbers}
+    return MaskSetObjective(predict=predict_queries, **numbers)
 
 
 def query_segmenter(segmenter: object) -> QuerySegmenter:

@@ -195,6 +195,7 @@ def test_a_missing_transformers_names_the_extra(monkeypatch: pytest.MonkeyPatch)
         from_transformers(nn.Conv2d(3, 4, 1))
 
 
+@pytest.mark.slow
 def test_importing_the_adapters_does_not_import_transformers() -> None:
     code = "import sys, mvcseg.adapters; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
