@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
+from mvcseg.data.clips import ShortVideos
+from mvcseg.data.frame_sampling import Sampling
 from mvcseg.errors import ConfigError
 from mvcseg.masking import PatchMask
-
-Schedule = Literal["poly", "cosine", "constant"]
-Precision = Literal["no", "bf16"]
+from mvcseg.models.dvis.config import PRESETS
+from mvcseg.models.dvis.noise import NoiseMode
+from mvcseg.training import config_checks as check
+from mvcseg.training.config_values import LOSS_WEIGHTS, ObjectiveName, Precision, checked
+from mvcseg.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -28,23 +30,50 @@ class TrainConfig:
 
     Args:
         steps: optimizer steps.
+        model: "compact"; a name of ``models.dvis.PRESETS``; a mapping with the fields of ``DVISConfig``, where
+            ``num_classes`` may be left out (those of the data set); or "own", a segmenter given to ``train``.
+        start_from: checkpoint whose weights the model begins with, such as that of the stage before.
+        new_classes: draw the class heads anew instead of taking them from ``start_from``.
+        objective: "pixel" (cross-entropy) or "queries" (set loss); None is what the model is made for.
         width: channels of ``CompactSegmenter`` at half size; a multiple of 8.
         depth: its residual blocks per scale.
         heads: its attention heads.
+        num_points: points at which the set loss compares masks.
+        loss_weights: of its terms "class", "mask" and "dice"; what is left out has its default.
+        no_object_weight: of queries that meet no target, in the class term.
+        contrast_weight: of the contrastive loss of a DVIS++ stage; 0 is none.
+        guide_until: share of the run in which a tracker or refiner takes over the assignment of the part before it.
+        noise: what the tracker is trained to put right, see ``models.dvis.noise``.
+        noise_probability: share of frames with noise.
+        masked_parts: parts of a DVIS++ stage that see the masked clip in the masked pass; None is all of them.
         clip_length: frames of a training clip.
-        strides: distances between the frames of a clip, one drawn for each clip.
-        crop_size: (height, width) of a training clip in pixels.
+        sampling: "stride" (evenly spaced), "window" (around a reference frame) or "consecutive".
+        strides: of "stride": distances between the frames of a clip, one drawn for each clip.
+        window: of "window": largest distance from the reference frame.
+        reverse: share of clips whose frames come in reversed order.
+        short_videos: "repeat" the last frame of videos shorter than a clip, or "refuse" them; None repeats with
+            "stride" and refuses otherwise.
+        short_sides: lengths of the shorter side in pixels that frames are resized to, one drawn for each clip; None
+            zooms by ``scales``.
+        long_side: with ``short_sides``, what the longer side does not exceed; None is no cap.
         scales: least and largest zoom before cropping.
+        crop_size: (height, width) of a training clip in pixels; None does not crop.
+        crop_range: least and largest side of a crop, each side drawn apart; needs ``crop_size=None``.
         flip: mirror half of the clips.
         colour: largest relative change of brightness, contrast and saturation; 0 is none.
+        extra_data: further data sets to train on, each ``{"root", "split", "classes"}``; "classes" maps its class
+            names to those of the first, None where they are the same.
         batch_size: clips at once on each process.
         gradient_accumulation: batches an optimizer step, so a step sees ``batch_size * gradient_accumulation *
             processes`` clips.
         learning_rate: of AdamW, after warm-up.
+        backbone_rate: what it is multiplied with for a DVIS++ backbone.
         weight_decay: of AdamW, on weights of two or more axes only.
         warm_up: steps over which the learning rate rises linearly from 0.
-        schedule: what follows: "poly" ``(1 - progress) ** 0.9``, "cosine", or "constant".
-        clip_gradient: largest norm of the gradient; None leaves it alone.
+        schedule: what follows: "poly" ``(1 - progress) ** 0.9``, "cosine", "constant" or "steps".
+        drops: of "steps": numbers of steps after which the rate is multiplied with ``drop_factor``.
+        drop_factor: of "steps".
+        clip_gradient: largest norm of the gradient of all parameters; None leaves it alone.
         mask: the mask of MVC (``{"patch_size", "ratio", "grid", "tube"}`` in JSON); None trains plainly.
         mask_weight: lambda of Eq. 4.
         seed: of weights, clips and masks.
@@ -53,6 +82,8 @@ class TrainConfig:
         eval_every: steps between evaluations on the ``eval_split``, and one at the end; 0 never evaluates.
         eval_split: split to evaluate on.
         eval_clip_length: frames at once while evaluating.
+        picture_every: steps between pictures of what the model says of a clip; 0 draws none.
+        tensorboard: whether to write TensorBoard's files too.
         num_workers: processes that read clips on each training process; 0 reads in it.
 
     Raises:
@@ -64,21 +95,44 @@ class TrainConfig:
     """
 
     steps: int
+    model: str | Mapping[str, Any] = "compact"
+    start_from: str | None = None
+    new_classes: bool = False
+    objective: ObjectiveName | None = None
     width: int = 16
     depth: int = 2
     heads: int = 4
+    num_points: int = 12544
+    loss_weights: Mapping[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
+    no_object_weight: float = 0.1
+    contrast_weight: float = 2.0
+    guide_until: float = 0.5
+    noise: NoiseMode = "wa"
+    noise_probability: float = 0.5
+    masked_parts: tuple[str, ...] | None = None
     clip_length: int = 4
+    sampling: Sampling = "stride"
     strides: tuple[int, ...] = (1, 2, 3)
-    crop_size: tuple[int, int] = (320, 480)
+    window: int = 8
+    reverse: float = 0.0
+    short_videos: ShortVideos | None = None
+    short_sides: tuple[int, ...] | None = None
+    long_side: int | None = None
     scales: tuple[float, float] = (0.75, 1.5)
+    crop_size: tuple[int, int] | None = (320, 480)
+    crop_range: tuple[int, int] | None = None
     flip: bool = True
     colour: float = 0.0
+    extra_data: tuple[Mapping[str, Any], ...] = ()
     batch_size: int = 4
     gradient_accumulation: int = 1
     learning_rate: float = 1e-3
+    backbone_rate: float = 1.0
     weight_decay: float = 0.01
     warm_up: int = 0
     schedule: Schedule = "poly"
+    drops: tuple[int, ...] = ()
+    drop_factor: float = 0.1
     clip_gradient: float | None = 1.0
     mask: PatchMask | None = None
     mask_weight: float = 1.0
@@ -88,38 +142,23 @@ class TrainConfig:
     eval_every: int = 0
     eval_split: str = "val"
     eval_clip_length: int = 8
+    picture_every: int = 0
+    tensorboard: bool = False
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "width", "depth", "heads", "clip_length", "batch_size", "gradient_accumulation"):
-            _check_integer(name, getattr(self, name), least=1)
-        for name in ("checkpoint_every", "eval_clip_length"):
-            _check_integer(name, getattr(self, name), least=1)
-        for name in ("warm_up", "seed", "eval_every", "num_workers"):
-            _check_integer(name, getattr(self, name), least=0)
-        for name in ("learning_rate", "weight_decay", "mask_weight", "colour"):
-            _check_number(name, getattr(self, name))
-        if self.clip_gradient is not None:
-            _check_number("clip_gradient", self.clip_gradient)
-        _check_choice("schedule", self.schedule, get_args(Schedule))
-        _check_choice("precision", self.precision, get_args(Precision))
-        for name in ("strides", "crop_size", "scales"):
-            value = getattr(self, name)
-            if not isinstance(value, list | tuple) or (name != "strides" and len(value) != 2) or not value:
-                raise ConfigError(
-                    f"{name}: expected {'numbers' if name == 'strides' else 'two numbers'}, got {value!r}"
-                )
-            for entry in value:
-                _check_number(name, entry) if name == "scales" else _check_integer(name, entry, least=1)
-            object.__setattr__(self, name, tuple(value))
-        if not isinstance(self.flip, bool):
-            raise ConfigError(f"flip: expected true or false, got {self.flip!r}")
-        if self.mask is not None and not isinstance(self.mask, PatchMask):
-            raise ConfigError(f"mask: expected a PatchMask or null, got {self.mask!r}")
-        if not isinstance(self.eval_split, str) or not self.eval_split:
-            raise ConfigError(f"eval_split: expected the name of a split, got {self.eval_split!r}")
+        for entry in dataclasses.fields(self):
+            object.__setattr__(self, entry.name, checked(entry.name, getattr(self, entry.name)))
         if self.warm_up > self.steps:
             raise ConfigError(f"warm_up: expected at most steps = {self.steps}, got {self.warm_up}")
+        if self.crop_range is not None and self.crop_size is not None:
+            raise ConfigError("crop_range: expected crop_size null with it, since one of the two sizes a crop")
+        if self.drops and self.schedule != "steps":
+            raise ConfigError(f'drops: expected schedule "steps" with it, got {self.schedule!r}')
+        if self.schedule == "steps" and not self.drops:
+            raise ConfigError('drops: missing; schedule "steps" needs the steps at which the learning rate falls')
+        if self.model == "own" and self.start_from is not None:
+            raise ConfigError("start_from: expected null for a segmenter of your own; give it with its weights")
 
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON holds them."""
@@ -130,6 +169,9 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """A configuration from what JSON holds; missing keys take their defaults.
+
+        Where ``model`` is the name of a published model, the defaults are those of its published training
+        (``mvcseg.training.published``).
 
         Raises:
             ConfigError: a key is unknown (the nearest valid one is named), ``steps`` is missing, or a value is
@@ -143,22 +185,11 @@ class TrainConfig:
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"config: expected a JSON object, got {type(values).__name__}")
-        _check_keys(values, valid=[field.name for field in dataclasses.fields(cls)])
+        check.check_keys(values, valid=[entry.name for entry in dataclasses.fields(cls)])
+        values = {**_published(values), **values}
         if "steps" not in values:
             raise ConfigError("steps: missing; say how many optimizer steps to train")
-        mask = values.get("mask")
-        if isinstance(mask, Mapping):
-            _check_keys(mask, valid=[field.name for field in dataclasses.fields(PatchMask)], prefix="mask.")
-            missing = [key for key in ("patch_size", "ratio") if key not in mask]
-            if missing:
-                raise ConfigError(
-                    f"mask.{missing[0]}: missing; a mask needs patch_size (pixels) and ratio (share hidden)"
-                )
-            _check_number("mask.ratio", mask["ratio"])
-            if not isinstance(mask.get("tube", False), bool):
-                raise ConfigError(f"mask.tube: expected true or false, got {mask['tube']!r}")
-            mask = PatchMask(**mask)
-        return cls(**{**values, "mask": mask})
+        return cls(**{**values, "mask": _mask(values.get("mask"))})
 
 
 def read_config(path: str | os.PathLike[str]) -> TrainConfig:
@@ -184,23 +215,23 @@ def differing_keys(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[A
     return {key: (here[key], there[key]) for key in here if here[key] != there[key]}
 
 
-def _check_keys(values: Mapping[str, Any], *, valid: list[str], prefix: str = "") -> None:
-    for key in values:
-        if key not in valid:
-            close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{prefix}{key}: no such key; did you mean {prefix}{close}?")
+def _published(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the published training of a preset sets, the defaults of a file that names it."""
+    name = values.get("model")
+    if not isinstance(name, str) or name not in PRESETS:
+        return {}
+    from mvcseg.training.published import PUBLISHED
+
+    return PUBLISHED.get(name, {})
 
 
-def _check_integer(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name}: expected an integer of at least {least}, got {value!r}")
-
-
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ConfigError(f"{name}: expected a finite number of at least 0, got {value!r}")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+def _mask(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    check.check_keys(value, valid=[entry.name for entry in dataclasses.fields(PatchMask)], prefix="mask.")
+    missing = [key for key in ("patch_size", "ratio") if key not in value]
+    if missing:
+        raise ConfigError(f"mask.{missing[0]}: missing; a mask needs patch_size (pixels) and ratio (share hidden)")
+    check.check_number("mask.ratio", value["ratio"])
+    check.check_switch("mask.tube", value.get("tube", False))
+    return PatchMask(**value)

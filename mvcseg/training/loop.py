@@ -1,14 +1,14 @@
-"""One training run: clips in, a compact segmenter out, plainly or with masked video consistency.
+"""One training run: clips in, a finished model out, plainly or with masked video consistency.
 
 Runs on the CPU, one GPU or many through Accelerate (``torchrun`` or ``accelerate launch`` start the processes).
-Everything random is keyed by the seed and the step, so a run that was killed goes on with the very losses it would
-have had (bit for bit on one CPU; on GPUs as far as their kernels repeat themselves).
+Everything random is keyed by the seed and by sample or step, so a run that was killed goes on with the very losses it
+would have had (bit for bit on one CPU; on GPUs as far as their kernels repeat themselves).
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
+import dataclasses
 import os
 import sys
 import time
@@ -19,22 +19,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mvcseg.data.clips import Clip, ClipDataset
 from mvcseg.data.files import shown
+from mvcseg.data.joined import VideoSet, joined_videos
 from mvcseg.data.vspw import VSPW, VSPWVideo
-from mvcseg.errors import CheckpointError, DataError, MissingExtraError, TrainingError
-from mvcseg.inference import predict_labels
-from mvcseg.losses import Objective, PixelObjective
-from mvcseg.metrics import MeanIoU, VideoConsistency
-from mvcseg.models.compact import CompactSegmenter
-from mvcseg.models.compact_checkpoint import save_compact
+from mvcseg.errors import CheckpointError, DataError, TrainingError
+from mvcseg.losses import Objective
+from mvcseg.segmenter import Segmenter
 from mvcseg.training import run_folder
+from mvcseg.training.batches import clip_dataset, iter_steps
+from mvcseg.training.building import build_trainee
+from mvcseg.training.checkpointing import load_newest, new_accelerator, random_state_kept, save_checkpoint
 from mvcseg.training.config import TrainConfig
+from mvcseg.training.foresight import check_labels, note_short_videos
 from mvcseg.training.interrupt import interrupted_after_a_step
-from mvcseg.training.schedule import learning_rate_factor, parameter_groups
+from mvcseg.training.schedule import learning_rate_factor
+from mvcseg.training.scoring import jsonable, score_videos
 from mvcseg.training.step import add_gradients
+from mvcseg.training.trainee import Trainee
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class TrainResult:
     """What a run left behind.
 
     Attributes:
-        model: the finished model's file, for ``load_compact``.
+        model: the finished model's file (a folder, for a segmenter of one's own with ``save_pretrained``).
         steps: steps of the run, those before resuming included.
         scores: ``mIoU``, ``VC8`` and ``VC16`` of the finished model on ``eval_split`` (NaN where no video is long
             enough); empty where the configuration asks for no evaluation.
@@ -60,8 +63,10 @@ def train(
     out: str | os.PathLike[str],
     split: str = "train",
     resume: bool = False,
+    segmenter: Segmenter | None = None,
+    objective: Objective | None = None,
 ) -> TrainResult:
-    """Train a ``CompactSegmenter`` on a data set in the VSPW layout.
+    """Train a model on a data set in the VSPW layout.
 
     ``out`` receives ``config.json``; ``log.jsonl`` with a line a step (``step`` from 1, ``loss`` = ``loss_clean`` +
     ``loss_masked``, the latter already times ``mask_weight`` and null without a mask, ``lr``, ``seconds``) and a
@@ -74,39 +79,46 @@ def train(
         out: folder of the run, new or empty unless ``resume``.
         split: what to train on.
         resume: go on from the last checkpoint in ``out``; from the start where there is none yet.
+        segmenter: the model where the configuration says ``model: "own"``: any ``Segmenter`` that is a module.
+        objective: instead of the one that the configuration names.
 
     Returns:
         The model's file and its scores.
 
     Raises:
-        ConfigError: ``out`` is in use, or holds a run of another configuration (the message names the keys).
+        ConfigError: ``out`` is in use, or holds a run of another configuration (the message names the keys); or the
+            configuration does not fit the data, the segmenter or the checkpoint to start from.
         DataError: the data set, a file of it or ``out`` is missing or broken; names it.
-        CheckpointError: the checkpoint to resume from is broken; names it.
-        TrainingError: a loss or gradient is NaN or infinite; names the step and the frames.
+        CheckpointError: the checkpoint to resume or start from is broken; names it.
+        TrainingError: a loss or gradient is NaN or infinite (names the step, the frames and the last checkpoint), or a
+            process that reads clips died.
         MissingExtraError: Accelerate is not installed.
     """
-    run = _prepare(config, root=Path(root), out=Path(out), split=split, resume=resume)
-    scores = _take_steps(run)
-    if not scores and run.judged:  # resumed when nothing but the model's file was missing
-        scores = _evaluate(run)
-    model = run.out / run_folder.MODEL_FILE
-    if run.is_main:
-        facts = {"config": config.to_dict(), "split": split, "scores": _jsonable(scores)}
-        save_compact(run.segmenter, model, metadata=facts)
-    run.accelerator.wait_for_everyone()
+    with random_state_kept():
+        run = _prepare(
+            config, root=Path(root), out=Path(out), split=split, resume=resume, segmenter=segmenter, objective=objective
+        )
+        with _told_how_to_go_on(run.out):
+            scores = _take_steps(run)
+            if not scores and run.judged:  # resumed when nothing but the model's file was missing
+                scores = _evaluate(run)
+            model = run.out
+            if run.is_main:
+                facts = {"config": config.to_dict(), "split": split, "scores": jsonable(scores)}
+                model = run.trainee.save(run.out, facts)
+            run.accelerator.wait_for_everyone()
     return TrainResult(model=model, steps=config.steps, scores=scores)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What the steps of a run share on one process; ``model`` is ``segmenter`` as Accelerate wraps it."""
+    """What the steps of a run share on one process; ``model`` is the trainee's module as Accelerate wraps it."""
 
     config: TrainConfig
     out: Path
     accelerator: Any
-    segmenter: CompactSegmenter
+    trainee: Trainee
     model: nn.Module
-    objective: Objective
     optimizer: Any
     clips: ClipDataset
     judged: Sequence[VSPWVideo]
@@ -124,63 +136,41 @@ class _Run:
         return device
 
 
-def _prepare(config: TrainConfig, *, root: Path, out: Path, split: str, resume: bool) -> _Run:
+def _prepare(
+    config: TrainConfig,
+    *,
+    root: Path,
+    out: Path,
+    split: str,
+    resume: bool,
+    segmenter: Segmenter | None,
+    objective: Objective | None,
+) -> _Run:
     """Look at everything, then open the folder and load what an earlier run left there."""
-    accelerator = _accelerator()
+    accelerator = new_accelerator(has_idle_parameters=config.model != "compact")
     run_folder.check_folder(out, config, resume=resume)
-    data = VSPW(root, split=split)
-    videos = _labelled(data)
+    class_names = VSPW(root, split=split).class_names
+    extras = [VideoSet(**entry) for entry in config.extra_data]
+    videos = joined_videos([VideoSet(root, split), *extras], class_names=class_names)
     judged = _labelled(VSPW(root, split=config.eval_split)) if config.eval_every else []
+    clips = clip_dataset(config, videos, processes=accelerator.num_processes)
+    check_labels(videos, accelerator=accelerator)
+    has_begun = bool(run_folder.checkpoint_steps(out))
+    begun = dataclasses.replace(config, start_from=None) if has_begun else config
+    trainee = build_trainee(begun, class_names=class_names, segmenter=segmenter, objective=objective)
     # Every process looks before the first one writes.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        note_short_videos(videos, clip_length=config.clip_length)
         run_folder.open_folder(out, config)
     accelerator.wait_for_everyone()
-    segmenter = _new_segmenter(config, class_names=data.class_names)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(segmenter, weight_decay=config.weight_decay), lr=config.learning_rate
-    )
-    model, optimizer = accelerator.prepare(segmenter, optimizer)
-    done = _resumed(accelerator, out)
+    optimizer = torch.optim.AdamW(list(trainee.groups), lr=config.learning_rate)
+    model, optimizer = accelerator.prepare(trainee.module, optimizer)
+    accelerator.register_for_checkpointing(*trainee.memories)
+    done = load_newest(accelerator, out)
     if accelerator.is_main_process:
         run_folder.cut_log(out, last_step=done)
-    clips = _clips(config, videos, world=accelerator.num_processes)
-    return _Run(config, out, accelerator, segmenter, model, PixelObjective(), optimizer, clips, judged, first_step=done)
-
-
-def _take_steps(run: _Run) -> dict[str, float]:
-    """All steps that are left, logged and checkpointed; the scores after the last one."""
-    config, scores = run.config, dict[str, float]()
-    batches = _batches(run)
-    with (
-        run_folder.appended_log(run.out) if run.is_main else contextlib.nullcontext() as log,
-        _progress(run) as bar,
-        interrupted_after_a_step(alone=run.accelerator.num_processes == 1) as is_interrupted,
-    ):
-        for step in range(run.first_step, config.steps):
-            start = time.perf_counter()
-            rate = config.learning_rate * learning_rate_factor(
-                step, steps=config.steps, warm_up=config.warm_up, schedule=config.schedule
-            )
-            clean, masked = _step(run, batches, step=step, learning_rate=rate)
-            seconds = round(time.perf_counter() - start, 4)
-            if log is not None:
-                losses = {"loss": clean + (masked or 0), "loss_clean": clean, "loss_masked": masked}
-                log.write(step=step + 1, **losses, lr=rate, seconds=seconds)
-            done, is_last = step + 1, step + 1 == config.steps
-            if config.eval_every and (is_last or done % config.eval_every == 0):
-                scores = _evaluate(run)
-                if log is not None:
-                    log.write(step=done, **_jsonable(scores))
-            if is_last or done % config.checkpoint_every == 0 or is_interrupted():
-                _save(run, step=done)
-            if is_interrupted() and not is_last:
-                raise KeyboardInterrupt
-            bar.set_postfix(
-                loss=f"{clean + (masked or 0):.3f}", **{k: f"{v:.3f}" for k, v in scores.items()}, refresh=False
-            )
-            bar.update()
-    return scores
+    return _Run(config, out, accelerator, trainee, model, optimizer, clips, judged, first_step=done)
 
 
 def _labelled(data: VSPW) -> list[VSPWVideo]:
@@ -195,81 +185,91 @@ def _labelled(data: VSPW) -> list[VSPWVideo]:
     return videos
 
 
-def _accelerator() -> Any:
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise MissingExtraError.for_package("accelerate", extra="train") from error
-    # Without cpu=True several processes on a machine without accelerator would each think they are alone.
-    return Accelerator(mixed_precision="no", cpu=not torch.accelerator.is_available())
-
-
-def _new_segmenter(config: TrainConfig, *, class_names: Sequence[str]) -> CompactSegmenter:
-    """A model whose weights follow from the seed, the caller's random state left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        segmenter = CompactSegmenter(len(class_names), width=config.width, depth=config.depth, heads=config.heads)
-    segmenter.class_names = tuple(class_names)
-    return segmenter.train()
-
-
-def _clips(config: TrainConfig, videos: Sequence[VSPWVideo], *, world: int) -> ClipDataset:
-    return ClipDataset(
-        videos,
-        clip_length=config.clip_length,
-        crop_size=config.crop_size,
-        strides=config.strides,
-        scales=config.scales,
-        flip=config.flip,
-        colour=config.colour,
-        seed=config.seed,
-        num_samples=config.steps * config.gradient_accumulation * config.batch_size * world,
-    )
-
-
-def _batches(run: _Run) -> Iterator[Clip]:
-    """This process's batches from the first step on; which samples a step holds follows from its number alone."""
-    config, size = run.config, run.config.batch_size
-    world, rank = run.accelerator.num_processes, run.accelerator.process_index
-    first, last = (step * config.gradient_accumulation for step in (run.first_step, config.steps))
-    starts = ((batch * world + rank) * size for batch in range(first, last))
-    loader = DataLoader(
+def _take_steps(run: _Run) -> dict[str, float]:
+    """All steps that are left, logged and checkpointed; the scores after the last one."""
+    config, scores = run.config, dict[str, float]()
+    accelerator = run.accelerator
+    steps = iter_steps(
+        config,
         run.clips,
-        batch_sampler=[list(range(start, start + size)) for start in starts],
-        num_workers=config.num_workers,
+        first_step=run.first_step,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
         pin_memory=run.device.type == "cuda",
-        # Its own generator, so that making a loader does not move the one that resuming restores.
-        generator=torch.Generator().manual_seed(config.seed),
     )
-    return iter(loader)
+    with (
+        run_folder.appended_log(run.out) if run.is_main else contextlib.nullcontext() as log,
+        _progress(run) as bar,
+        interrupted_after_a_step(alone=accelerator.num_processes == 1) as is_interrupted,
+    ):
+        for step in range(run.first_step, config.steps):
+            start = time.perf_counter()
+            factor = learning_rate_factor(
+                step,
+                steps=config.steps,
+                warm_up=config.warm_up,
+                schedule=config.schedule,
+                drops=config.drops,
+                drop_factor=config.drop_factor,
+            )
+            losses = _step(run, next(steps), step=step, factor=factor)
+            seconds = round(time.perf_counter() - start, 4)
+            if log is not None:
+                log.write(step=step + 1, **losses, lr=config.learning_rate * factor, seconds=seconds)
+            done, is_last = step + 1, step + 1 == config.steps
+            if config.eval_every and (is_last or done % config.eval_every == 0):
+                scores = _evaluate(run)
+                if log is not None:
+                    log.write(step=done, **jsonable(scores))
+            if is_last or done % config.checkpoint_every == 0 or is_interrupted():
+                save_checkpoint(accelerator, run.out, step=done)
+            if is_interrupted() and not is_last:
+                raise KeyboardInterrupt
+            bar.set_postfix(loss=f"{losses['loss']:.3f}", **{k: f"{v:.3f}" for k, v in scores.items()}, refresh=False)
+            bar.update()
+    return scores
 
 
-def _step(run: _Run, batches: Iterator[Clip], *, step: int, learning_rate: float) -> tuple[float, float | None]:
-    """One optimizer step; the clean and the masked loss, averaged over clips and processes."""
+def _step(run: _Run, batches: Sequence[Clip], *, step: int, factor: float) -> dict[str, float | None]:
+    """One optimizer step; its losses, averaged over clips and processes, by their names in the log."""
     config, accelerator = run.config, run.accelerator
-    parts = [next(batches) for _ in range(config.gradient_accumulation)]
-    samples = [int(sample) for batch in parts for sample in torch.as_tensor(batch.sample).tolist()]
-    losses = add_gradients(
-        run.model,
-        parts,
-        objective=run.objective,
-        mask=config.mask,
-        mask_weight=config.mask_weight,
-        seed=config.seed,
-        progress=step / config.steps,
-        bfloat16=config.precision == "bf16",
-        accelerator=accelerator,
-    )
-    _require_finite(run, "loss", losses, samples, step=step)
+    samples = [int(sample) for batch in batches for sample in torch.as_tensor(batch.sample).tolist()]
+    try:
+        losses = add_gradients(
+            run.model,
+            batches,
+            objective=run.trainee.objective,
+            mask=config.mask,
+            mask_weight=config.mask_weight,
+            seed=config.seed,
+            progress=step / config.steps,
+            bfloat16=config.precision == "bf16",
+            accelerator=accelerator,
+        )
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"step {step + 1}: the device's memory is full; lower batch_size (and raise gradient_accumulation), "
+            'clip_length or the size of the frames, or set precision "bf16"'
+        ) from error
+    _require_finite(run, "loss", losses.sums, samples, step=step)
     if config.clip_gradient is not None:
         norm = accelerator.clip_grad_norm_(run.model.parameters(), config.clip_gradient)
         _require_finite(run, "norm of the gradient", norm, samples, step=step)
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate
+    for group, begun in zip(run.optimizer.param_groups, run.trainee.groups, strict=True):
+        group["lr"] = begun["lr"] * factor
     run.optimizer.step()
     run.optimizer.zero_grad()
-    clean, masked = accelerator.reduce(losses, reduction="mean").tolist()
-    return clean, masked if config.mask else None
+    for memory in run.trainee.memories:
+        memory.commit(_gathered if accelerator.num_processes > 1 else list)
+    return losses.averaged(accelerator, has_mask=config.mask is not None)
+
+
+def _gathered(items: list[Any]) -> list[Any]:
+    """The items of all processes, in the order of the processes."""
+    from accelerate.utils import gather_object
+
+    joined: list[Any] = gather_object(items)
+    return joined
 
 
 def _require_finite(run: _Run, what: str, value: Tensor, samples: Sequence[int], *, step: int) -> None:
@@ -286,62 +286,22 @@ def _require_finite(run: _Run, what: str, value: Tensor, samples: Sequence[int],
 
 
 def _evaluate(run: _Run) -> dict[str, float]:
-    """mIoU, VC8 and VC16 over all videos, each process taking its share."""
-    from accelerate.utils import gather_object
-
-    miou = MeanIoU(run.segmenter.num_classes)
-    consistencies = {length: VideoConsistency(length) for length in (8, 16)}
-    for video in run.judged[run.accelerator.process_index :: run.accelerator.num_processes]:
-        pred = predict_labels(run.segmenter, video.frames, clip_length=run.config.eval_clip_length)
-        labels, raw_labels = video.labels, video.raw_labels
-        if labels is not None and raw_labels is not None:
-            miou.update(pred, labels)
-            for consistency in consistencies.values():
-                consistency.update(pred, raw_labels)
-    if run.accelerator.num_processes > 1:
-        everyone = gather_object([(miou, consistencies)])
-        miou, consistencies = everyone[0]
-        for other_miou, others in everyone[1:]:
-            miou.merge(other_miou)
-            for length, consistency in consistencies.items():
-                consistency.merge(others[length])
-    scores = {f"VC{length}": consistency.compute() for length, consistency in consistencies.items()}
-    return {"mIoU": miou.compute(), **scores}
+    return score_videos(
+        run.trainee.segmenter,
+        run.judged,
+        clip_length=run.config.eval_clip_length,
+        test_size=run.trainee.test_size,
+        accelerator=run.accelerator,
+    )
 
 
-def _save(run: _Run, *, step: int) -> None:
-    """Write a checkpoint aside from all processes, then let the first give it its name."""
-    from safetensors import SafetensorError
-
-    part = run_folder.part_path(run.out, step)
+@contextlib.contextmanager
+def _told_how_to_go_on(out: Path) -> Iterator[None]:
+    """Errors that stop a run say where it can be resumed."""
     try:
-        if run.is_main:
-            part.mkdir(exist_ok=True)
-        run.accelerator.wait_for_everyone()
-        run.accelerator.save_state(str(part))
-    except (SafetensorError, OSError, RuntimeError) as error:  # torch and safetensors have errors of their own
-        raise CheckpointError(f"{shown(part)}: cannot be written ({str(error).splitlines()[0]})") from error
-    run.accelerator.wait_for_everyone()
-    if run.is_main:
-        run_folder.finish_checkpoint(run.out, step)
-    run.accelerator.wait_for_everyone()
-
-
-def _resumed(accelerator: Any, out: Path) -> int:
-    """Steps done, the state after them loaded."""
-    steps = run_folder.checkpoint_steps(out)
-    if not steps:
-        return 0
-    from safetensors import SafetensorError
-
-    folder = run_folder.checkpoint_path(out, steps[-1])
-    try:
-        accelerator.load_state(str(folder))
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise CheckpointError(
-            f"{shown(folder)}: broken ({str(error).splitlines()[0]}); remove this folder to resume from the one before"
-        ) from error
-    return steps[-1]
+        yield
+    except (DataError, CheckpointError, TrainingError) as error:
+        raise type(error)(f"{error}; {run_folder.way_on(out)}") from error
 
 
 def _progress(run: _Run) -> Any:
@@ -358,8 +318,3 @@ def _progress(run: _Run) -> Any:
         file=sys.stderr,
         disable=not run.is_main,
     )
-
-
-def _jsonable(scores: dict[str, float]) -> dict[str, float | None]:
-    """The scores with null, which JSON has, for NaN, which it has not."""
-    return {name: None if math.isnan(value) else value for name, value in scores.items()}

@@ -23,6 +23,8 @@ CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 MODEL_FILE = "model.safetensors"
+MODEL_FOLDER = "model"
+"""In place of the file, for a segmenter that writes a folder."""
 KEPT_CHECKPOINTS = 2
 """Checkpoints kept; one more than needed, should the disk lose the newest."""
 
@@ -82,6 +84,14 @@ def checkpoint_steps(out: Path) -> list[int]:
     folder = out / CHECKPOINTS
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name[5:]) for name in names if name.startswith("step_") and name[5:].isdecimal())
+
+
+def way_on(out: Path) -> str:
+    """Where a run that was stopped goes on, in words."""
+    steps = checkpoint_steps(out)
+    if not steps:
+        return "no checkpoint was written yet, --resume starts anew"
+    return f"the last good checkpoint is {shown(checkpoint_path(out, steps[-1]))}, --resume goes on from it"
 
 
 def checkpoint_path(out: Path, step: int) -> Path:

@@ -8,7 +8,8 @@ the batches decides what a step computes, beyond the rounding of sums.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,43 @@ from torch import Tensor, nn
 
 from mvcseg.data.clips import Clip
 from mvcseg.losses import Objective
+from mvcseg.losses.mask_set import MaskSetObjective
 from mvcseg.losses.objective import SizedObjective, with_generators
 from mvcseg.masking import PatchMask
 from mvcseg.mvc import MVCWrapper
+from mvcseg.training.watching import WatchedObjective
 
-LOSS_STREAM = 1
-"""Keeps the draws of a clip's losses apart from those that made the clip, keyed by (seed, sample) alone."""
+LOSS_STREAM = 2
+"""Third number of the key of a clip's losses; what makes the clip itself is keyed by (seed, sample) alone."""
+GLOBAL_STREAM = 3
+"""Third number of the key of draws from PyTorch's own generator, such as dropout, which no clip has to itself."""
+
+
+@dataclass
+class StepLosses:
+    """The losses of one process in one step, summed up as its batches go by; each is a mean over batches.
+
+    Attributes:
+        sums: ``(2,)``: the clean and the masked loss.
+        terms: single terms of the clean loss by name, as they are before weighting.
+    """
+
+    sums: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, terms: Mapping[str, Tensor], *, parts: int) -> None:
+        """Count the terms of one of several batches in."""
+        for name, value in terms.items():
+            part = value.detach().float() / parts
+            self.terms[name] = self.terms[name] + part if name in self.terms else part
+
+    def averaged(self, accelerator: Any, *, has_mask: bool) -> dict[str, float | None]:
+        """Means over the processes, by their names in a log."""
+        values = torch.stack([*self.sums, *self.terms.values()])
+        clean, masked, *terms = accelerator.reduce(values, reduction="mean").tolist()
+        whole = clean + masked if has_mask else clean
+        losses = {"loss": whole, "loss_clean": clean, "loss_masked": masked if has_mask else None}
+        return losses | dict(zip(self.terms, terms, strict=True))
 
 
 def add_gradients(
@@ -36,7 +68,7 @@ def add_gradients(
     progress: float,
     bfloat16: bool,
     accelerator: Any,
-) -> Tensor:
+) -> StepLosses:
     """Back-propagate every batch of a step, clean and then masked.
 
     Args:
@@ -51,21 +83,26 @@ def add_gradients(
         accelerator: of Accelerate; gradients are averaged over its processes on the last backward.
 
     Returns:
-        ``(2,)``: the clean and the masked loss of this process, mean over its batches; their mean over processes is
-        that of the step. The masked one is 0 without a mask.
+        The losses of this process; their means over processes are those of the step.
     """
     device: torch.device = accelerator.device
     objective = _for_step(objective, batches, progress=progress, accelerator=accelerator)
     terms_each = 1 if mask is None else 2
-    sums = torch.zeros(2, device=device)
+    losses = StepLosses(torch.zeros(2, device=device))
+    watched = WatchedObjective(objective) if isinstance(objective, MaskSetObjective) else None
     for part, batch in enumerate(batches):
         frames, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.frames, batch.labels))
-        generators = [
-            keyed_generator((seed, int(sample), LOSS_STREAM), device)
-            for sample in torch.as_tensor(batch.sample).tolist()
-        ]
+        samples = [int(sample) for sample in torch.as_tensor(batch.sample).tolist()]
+        generators = [keyed_generator((seed, sample, LOSS_STREAM), device) for sample in samples]
+        torch.manual_seed(_seed_of((seed, samples[0], GLOBAL_STREAM)))
         terms = _loss_terms(
-            model, frames, labels, objective=objective, mask=mask, mask_weight=mask_weight, generators=generators
+            model,
+            frames,
+            labels,
+            objective=watched or objective,
+            mask=mask,
+            mask_weight=mask_weight,
+            generators=generators,
         )
         for number in range(terms_each):
             is_last = part + 1 == len(batches) and number + 1 == terms_each
@@ -74,8 +111,10 @@ def add_gradients(
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
                     term = next(terms) / len(batches)
                 accelerator.backward(term)
-            sums[number] += term.detach()
-    return sums
+            losses.sums[number] += term.detach()
+            if watched is not None and number == 0:
+                losses.add(watched.terms, parts=len(batches))
+    return losses
 
 
 def keyed_generator(key: tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
@@ -89,8 +128,11 @@ def keyed_generator(key: tuple[int, ...], device: torch.device | str = "cpu") ->
         >>> bool(torch.rand(1, generator=keyed_generator((0, 7))) == torch.rand(1, generator=keyed_generator((0, 7))))
         True
     """
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(seed >> 1)
+    return torch.Generator(device).manual_seed(_seed_of(key))
+
+
+def _seed_of(key: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _for_step(objective: Objective, batches: Sequence[Clip], *, progress: float, accelerator: Any) -> Objective:
@@ -98,7 +140,7 @@ def _for_step(objective: Objective, batches: Sequence[Clip], *, progress: float,
     if not isinstance(objective, SizedObjective):
         return objective
     sizes = torch.stack([objective.size(batch.labels).float() for batch in batches])
-    size = accelerator.reduce(sizes.mean().to(accelerator.device), reduction="mean")
+    size = accelerator.reduce(sizes.mean(dim=0).to(accelerator.device), reduction="mean")
     return objective.for_step(size=size, progress=progress)
 
 

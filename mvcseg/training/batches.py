@@ -1,0 +1,111 @@
+"""The clips of every step: which samples each process reads, and what happens when reading them fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mvcseg.data.clips import Clip, ClipDataset, LabelledVideo
+from mvcseg.data.collate import padded_batch
+from mvcseg.errors import MvcsegError, TrainingError
+from mvcseg.training.config import TrainConfig
+
+
+def clip_dataset(config: TrainConfig, videos: Sequence[LabelledVideo], *, processes: int) -> ClipDataset:
+    """The clips of a whole run.
+
+    Raises:
+        ConfigError: the configuration's sizes contradict each other.
+        DataError: a video has no frames or labels, or is too short for the sampling; names the videos.
+    """
+    return ClipDataset(
+        videos,
+        clip_length=config.clip_length,
+        sampling=config.sampling,
+        strides=config.strides,
+        window=config.window,
+        reverse=config.reverse,
+        short_videos=config.short_videos,
+        short_sides=config.short_sides,
+        long_side=config.long_side,
+        scales=config.scales,
+        crop_size=config.crop_size,
+        crop_range=config.crop_range,
+        flip=config.flip,
+        colour=config.colour,
+        seed=config.seed,
+        num_samples=config.steps * config.gradient_accumulation * config.batch_size * processes,
+    )
+
+
+def iter_steps(
+    config: TrainConfig, clips: ClipDataset, *, first_step: int, process: int, processes: int, pin_memory: bool
+) -> Iterator[list[Clip]]:
+    """The batches of each step from the first on, for one process.
+
+    Which samples a step holds follows from its number and its size alone: ``gradient_accumulation * processes``
+    consecutive batches, shared out in turn.
+
+    Raises:
+        DataError: a file cannot be read; names it.
+        TrainingError: a process that reads clips died.
+    """
+    size = config.batch_size
+    first, last = (step * config.gradient_accumulation for step in (first_step, config.steps))
+    starts = ((batch * processes + process) * size for batch in range(first, last))
+    loader = DataLoader(
+        _Told(clips),
+        batch_sampler=[list(range(start, start + size)) for start in starts],
+        collate_fn=_collate,
+        num_workers=config.num_workers,
+        pin_memory=pin_memory,
+        # Its own generator, so that making a loader does not move the one that resuming restores.
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    batches = _readable(iter(loader))
+    while step := list(islice(batches, config.gradient_accumulation)):
+        yield step
+
+
+class _Told(Dataset[Clip | MvcsegError]):
+    """Clips, or the error that reading one gave: raised in a worker, its message would become a traceback."""
+
+    def __init__(self, clips: ClipDataset) -> None:
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> Clip | MvcsegError:
+        try:
+            return self._clips[index]
+        except MvcsegError as error:
+            return error
+
+
+def _collate(items: Sequence[Clip | MvcsegError]) -> Clip | MvcsegError:
+    clips: list[Clip] = []
+    for item in items:
+        if isinstance(item, MvcsegError):
+            return item
+        clips.append(item)
+    return padded_batch(clips)
+
+
+def _readable(batches: Iterator[Clip | MvcsegError]) -> Iterator[Clip]:
+    while True:
+        try:
+            batch = next(batches, None)
+        except (RuntimeError, OSError) as error:  # what a loader says of a worker that is no more
+            reason = str(error).splitlines()[0]
+            raise TrainingError(
+                f"num_workers: a process that reads clips died ({reason}); was memory short? Fewer workers need less"
+            ) from error
+        if batch is None:
+            return
+        if isinstance(batch, MvcsegError):
+            raise batch
+        yield batch
