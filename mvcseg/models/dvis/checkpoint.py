@@ -30,7 +30,7 @@ from mvcseg.models.dvis.names import (
     normalised,
     to_official,
 )
-from mvcseg.models.dvis.reading import read_state
+from mvcseg.models.dvis.reading import StoredState, read_state
 from mvcseg.models.dvis.sources import fetch
 
 
@@ -58,8 +58,20 @@ def load_official(
         CheckpointError: the file is missing, unreadable, tries to run something, does not hold exactly the tensors of
             the model, or holds NaN or infinite numbers. The message names what differs and what would fit.
     """
-    config = find_config(preset)
-    stored = read_state(fetch(path, sha256=sha256))
+    return fill_model(read_state(fetch(path, sha256=sha256)), find_config(preset), path=path).to(device)
+
+
+def fill_model(stored: StoredState, config: DVISConfig, *, path: str | os.PathLike[str]) -> DVIS:
+    """A model with stored weights, in eval mode.
+
+    Args:
+        stored: what a file holds.
+        config: of the model.
+        path: of the file, for messages.
+
+    Raises:
+        CheckpointError: the tensors are not exactly the model's, or hold NaN or infinite numbers.
+    """
     name = _name_of(config)
     if stored.metadata.get("format") == COMPACT_FORMAT:
         raise CheckpointError(
@@ -76,7 +88,7 @@ def load_official(
         _check_index(os.fspath(path), state, window=config.backbone.window)
     model = build_empty(config)
     model.load_state_dict({from_official(entry, backbone=model.backbone): state[entry] for entry in state})
-    return model.to(device)
+    return model
 
 
 def official_state_dict(model: DVIS) -> dict[str, Tensor]:

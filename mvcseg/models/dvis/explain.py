@@ -13,13 +13,14 @@ from mvcseg.data.files import shown
 from mvcseg.errors import CheckpointError, ConfigError
 from mvcseg.models.compact_checkpoint import FORMAT as COMPACT_FORMAT
 from mvcseg.models.compact_checkpoint import load_compact
-from mvcseg.models.dvis.checkpoint import not_finite
+from mvcseg.models.dvis.checkpoint import not_finite, official_state_dict
 from mvcseg.models.dvis.config import PRESETS
 from mvcseg.models.dvis.identify import Identity, backbone_name, identify
 from mvcseg.models.dvis.mismatch import Mismatch, compare, groups
 from mvcseg.models.dvis.names import count_parameters, entries_of, expected_entries, normalised
 from mvcseg.models.dvis.reading import StoredState, read_state
 from mvcseg.models.dvis.sources import fetch
+from mvcseg.models.dvis.trained import is_trained, load_trained
 
 _PAGE = 80
 
@@ -67,6 +68,8 @@ def explain(path: str | os.PathLike[str], *, sha256: str | None = None) -> Expla
     stored = read_state(file)
     if stored.metadata.get("format") == COMPACT_FORMAT:
         return _compact(file)
+    if is_trained(stored):
+        return _trained(file)
     state = normalised(stored.tensors)
     entries = entries_of(state)
     identity = identify({name: shape for name, (shape, _) in entries.items()})
@@ -124,6 +127,23 @@ def _compact(path: Path) -> Explanation:
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "class_names": list(model.class_names),
             "metadata": model.metadata,
+        },
+    )
+
+
+def _trained(path: Path) -> Explanation:
+    trained = load_trained(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in official_state_dict(trained.model).items()}
+    return Explanation(
+        f"{identify(shapes).kind}, of `mvcseg train`",
+        facts={
+            "backbone": backbone_name(trained.config.backbone),
+            "num_classes": trained.config.num_classes,
+            "num_queries": trained.config.num_queries,
+            "parameters": count_parameters(trained.config),
+            "test_size": list(trained.test_size),
+            "class_names": list(trained.class_names),
+            "metadata": trained.metadata,
         },
     )
 

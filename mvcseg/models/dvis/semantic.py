@@ -44,6 +44,18 @@ def in_dataset_order(table: Tensor, class_order: Tensor | None) -> Tensor:
     return table.index_select(-1, torch.argsort(class_order))
 
 
+def logits_in_dataset_order(logits: Tensor, class_order: Tensor | None) -> Tensor:
+    """Class logits ``(..., Q, K + 1)`` with column k for data-set class k, "no object" still last.
+
+    Args:
+        logits: columns in the order of training, "no object" last.
+        class_order: as in ``in_dataset_order``.
+    """
+    if class_order is None:
+        return logits
+    return logits.index_select(-1, torch.argsort(torch.cat([class_order, class_order.new_tensor([len(class_order)])])))
+
+
 def mask_logits(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -> Tensor:
     """Mask logits ``(h, w, Q)``, queries innermost.
 

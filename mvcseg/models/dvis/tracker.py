@@ -138,7 +138,7 @@ class ReferringTracker(nn.Module):
         *,
         state: TrackerState | None = None,
         noise: QueryNoise | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> list[Tracked]:
         """Every layer's answer, for training; the last is that of ``forward``, and all have the same ``state``.
 
@@ -147,12 +147,13 @@ class ReferringTracker(nn.Module):
             embeds_unnormed: as in ``forward``.
             state: as in ``forward``.
             noise: spoils the start of some frames, but never of a video's first; None and ``eval()`` spoil nothing.
-            generator: a CPU generator for the noise.
+            generator: a CPU generator for the noise, or one for each video.
         """
         draws: list[list[NoiseDraw | None]] = []
         if noise is not None and self.training:
             batch, count, queries, width = embeds.shape
-            draws = [noise.draw(count, queries=queries, width=width, generator=generator) for _ in range(batch)]
+            each = generator if isinstance(generator, Sequence) else [generator] * batch
+            draws = [noise.draw(count, queries=queries, width=width, generator=own) for own in each]
             if state is None:
                 draws = [[None, *video[1:]] for video in draws]
         return self._track(embeds, embeds_unnormed, state, draws, every_layer=True)
