@@ -15,7 +15,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvcseg.adapters.query_segmenter import FrameLayer, Generators
+from mvcseg.adapters.query_segmenter import FrameLayer, Generators, query_segmenter
+from mvcseg.errors import ConfigError, DTypeError
 
 
 def embed(net: Any, images: Tensor) -> Tensor:
@@ -87,6 +88,33 @@ def eomt_layers(net: Any, images: Tensor, *, every_layer: bool, generators: Gene
         tokens = block(tokens, attention_mask=mask, **keywords)
     last = heads(net, net.layernorm(tokens), grid)
     return [*layers, last] if every_layer else [last]
+
+
+def anneal_attention_masks(segmenter: object, *, progress: float) -> None:
+    """Set how often each block of an EoMT uses attention masks, as its training does.
+
+    Of N blocks, block i (from 0) masks always until ``(i + 1) / (N + 1)`` of the run, then less and less often
+    (power 0.9), and from ``(i + 2) / (N + 1)`` on never; so a trained model needs no masks. Call it before each step.
+
+    Args:
+        segmenter: an EoMT from ``from_transformers``, also one prepared by DDP or Accelerate.
+        progress: share of the run that is done, in ``[0, 1]``.
+
+    Raises:
+        DTypeError: the segmenter has no such masks.
+        ConfigError: ``progress`` is outside ``[0, 1]``.
+
+    Source: tue-mps/eomt, the schedule of EoMT-L.
+    """
+    if not 0 <= progress <= 1:
+        raise ConfigError(f"progress: expected a share in [0, 1], got {progress!r}")
+    inner = query_segmenter(segmenter)
+    if inner.layers_of is not eomt_layers:
+        raise DTypeError(f"segmenter: expected an EoMT, got {type(inner.net).__name__}, which has no such masks")
+    shares: Any = inner.net.attn_mask_probs
+    block = torch.arange(len(shares), dtype=torch.float64)
+    passed = (progress * (len(shares) + 1) - block - 1).clamp(0, 1)
+    shares.copy_((1 - passed).pow(0.9))
 
 
 def _positions(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:

@@ -6,8 +6,9 @@ from timm.layers import resample_abs_pos_embed
 from tiny_transformers import tiny_net
 from torch import Tensor
 
-from mvcseg.adapters import from_transformers, predict_queries
+from mvcseg.adapters import anneal_attention_masks, from_transformers, predict_queries
 from mvcseg.adapters.eomt import embed
+from mvcseg.errors import ConfigError, DTypeError
 
 EOMTS = ["eomt", "eomt_dinov3"]
 
@@ -104,3 +105,24 @@ def test_without_generators_torch_draws() -> None:
         answers.append(segmenter(frames))
     assert torch.equal(answers[0], answers[1])
     assert not torch.equal(answers[0], answers[2])
+
+
+def test_masks_fade_block_after_block() -> None:
+    segmenter = from_transformers(tiny_net("eomt"))  # of two blocks: thirds of the run
+    seen = {}
+    for sixth in range(7):
+        anneal_attention_masks(segmenter, progress=sixth / 6)
+        seen[sixth] = segmenter.net.attn_mask_probs.tolist()
+    half = 0.5**0.9
+    expected = [[1, 1], [1, 1], [1, 1], [half, 1], [0, 1], [0, half], [0, 0]]
+    assert [seen[sixth] for sixth in range(7)] == [pytest.approx(pair, abs=1e-6) for pair in expected]
+
+
+def test_masks_fade_in_a_run_and_in_an_eomt_only() -> None:
+    with pytest.raises(ConfigError, match="progress"):
+        anneal_attention_masks(from_transformers(tiny_net("eomt")), progress=1.5)
+    for kind in ("videomt", "mask2former"):
+        with pytest.raises(DTypeError, match="expected an EoMT, got"):
+            anneal_attention_masks(from_transformers(tiny_net(kind)), progress=0.5)
+    with pytest.raises(DTypeError, match="expected a model with queries"):
+        anneal_attention_masks(torch.nn.Identity(), progress=0.5)
