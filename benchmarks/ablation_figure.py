@@ -1,0 +1,89 @@
+"""The figure of docs/results.md: what MVC changed, seed by seed, and how that depends on its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ablation_plan import CENTRE, VARIATIONS
+from ablation_statistics import difference
+from ablation_tables import MODEL_NAMES, by_seed, models_of, reader
+
+PANELS = {"mIoU": "mIoU", "VC8": "VC8", "VC16": "VC16", "hidden 16": "mIoU, half of the cells hidden"}
+BASELINES = {"plain": ("minus plain, same steps", "#1f5fa8"), "plain-twice": ("minus plain, same computing", "#c4622d")}
+FONT = 9
+
+
+def draw(results: Mapping[str, Any], file: Path) -> None:
+    """Write the figure; its format follows from the file's name."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context({"font.size": FONT, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = pyplot.subplots(2, len(PANELS), figsize=(11, 6.2), layout="constrained")
+        for column, (score, title) in enumerate(PANELS.items()):
+            _draw_models(axes[0, column], results, score)
+            _draw_masks(axes[1, column], results, score)
+            axes[0, column].set_title(title, fontsize=FONT + 1)
+        for row, label in enumerate(("MVC minus plain, points", "compact: MVC minus plain, points")):
+            axes[row, 0].set_ylabel(label)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+        figure.savefig(file, dpi=110, metadata={"Software": None})
+        pyplot.close(figure)
+
+
+def _draw_models(axis: Any, results: Mapping[str, Any], score: str) -> None:
+    """A column for each model: the difference to either baseline of every seed, and the mean."""
+    models = models_of(results)
+    for offset, (baseline, (label, colour)) in zip((-0.17, 0.17), BASELINES.items(), strict=True):
+        for place, model in enumerate(models):
+            values, base = (by_seed(results, model, method, reader(score)) for method in ("mvc", baseline))
+            _draw_pairs(axis, place + offset, values, base, colour=colour, label=label if place == 0 else None)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(models)), [MODEL_NAMES[model].replace(" (", "\n(") for model in models])
+    axis.set_xlim(-0.6, len(models) - 0.4)
+
+
+def _draw_masks(axis: Any, results: Mapping[str, Any], score: str) -> None:
+    """A column for each set of mask numbers of the compact model."""
+    plain = by_seed(results, "compact", "plain", reader(score))
+    names = []
+    for mask in (CENTRE, *VARIATIONS):
+        values = by_seed(results, "compact", "mvc", reader(score), mask=mask)
+        _draw_pairs(axis, len(names), values, plain, colour=BASELINES["plain"][1])
+        names.append(_changed(mask))
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(names)), names, rotation=60, ha="right")
+
+
+def _changed(mask: Any) -> str:
+    """The number in which a mask differs from the centre."""
+    names = {"patch_size": "cell {} px", "ratio": "ratio {:g}", "weight": "lambda {:g}"}
+    changed = [names[key].format(value) for key, value in vars(mask).items() if value != vars(CENTRE)[key]]
+    centre = f"cell {CENTRE.patch_size} px, ratio {CENTRE.ratio:g},\nlambda {CENTRE.weight:g}"
+    return changed[0] if changed else centre
+
+
+def _draw_pairs(
+    axis: Any,
+    place: float,
+    values: Mapping[int, float],
+    base: Mapping[int, float],
+    *,
+    colour: str,
+    label: str | None = None,
+) -> None:
+    seeds = sorted(set(values) & set(base))
+    if not seeds:
+        return
+    found = difference(values, base)
+    gaps = [values[seed] - base[seed] for seed in seeds]
+    axis.plot([place - 0.09] * len(gaps), gaps, ".", color=colour, alpha=0.45, markersize=5)
+    error = found.error if found.n > 1 else 0.0
+    axis.errorbar(
+        [place + 0.05], [found.mean], yerr=[error], fmt="o", color=colour, capsize=3, markersize=5, label=label
+    )
