@@ -19,7 +19,7 @@ from mvcseg.losses.set_matching import Match
 from mvcseg.shapes import check_float, check_shapes
 
 FAR_BELOW = -1e30
-"""Score of what does not take part; minus infinity would turn its gradient into NaN."""
+"""Score of what does not take part; finite, so that no gradient depends on how infinities are treated."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""A clip in one picture: its frames, the ground truth and what the model says, one below the other."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mvcseg.data.files import write_aside
+from mvcseg.report.media import sample_positions
+from mvcseg.report.overlay import overlay
+from mvcseg.report.panels import beside
+from mvcseg.shapes import check_integer, check_positive, check_shapes
+
+OPACITY = 0.65
+"""Share of the class colour over the frame."""
+
+
+def write_strip(
+    path: str | os.PathLike[str],
+    frames: Tensor,
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    colours: Tensor | NDArray[np.uint8],
+    max_side: int = 240,
+    max_frames: int = 6,
+) -> None:
+    """Write a clip as one picture, time from left to right.
+
+    Args:
+        path: the file, its suffix the format (``.png``); its folder is made, and it appears only when complete.
+        frames: ``(T, 3, H, W)``, uint8 or floating-point in ``[0, 1]``.
+        labels: ground truth ``(T, H, W)``, classes 0..K-1 or 255, any integer dtype; 255 shows the frame.
+        predictions: likewise.
+        colours: RGB of each class, uint8 ``(K, 3)``, as `mvcseg.data.palette.class_colours` gives them.
+        max_side: longer side in pixels that a frame is scaled down to.
+        max_frames: most frames shown; of a longer clip as many, evenly spaced.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+        DTypeError: labels or predictions are not integer.
+        ConfigError: a label is neither below K nor 255, or a number is below 1.
+        DataError: the file cannot be written.
+    """
+    from PIL import Image
+
+    picture = strip(frames, labels, predictions, colours=colours, max_side=max_side, max_frames=max_frames)
+    with write_aside(path) as part:
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(part)
+
+
+def strip(
+    frames: Tensor,
+    labels: Tensor,
+    predictions: Tensor,
+    *,
+    colours: Tensor | NDArray[np.uint8],
+    max_side: int = 240,
+    max_frames: int = 6,
+) -> Tensor:
+    """The picture that ``write_strip`` writes, uint8 RGB ``(3, h, w)`` on the CPU; arguments as there.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+        DTypeError: labels or predictions are not integer.
+        ConfigError: a label is neither below K nor 255, or a number is below 1.
+
+    Example:
+        >>> labels = torch.zeros(2, 20, 30, dtype=torch.uint8)
+        >>> strip(torch.rand(2, 3, 20, 30), labels, labels, colours=torch.tensor([[200, 0, 100]]).byte()).shape
+        torch.Size([3, 130, 72])
+    """
+    check_shapes(frames=(frames, "t 3 h w"), labels=(labels, "t h w"), predictions=(predictions, "t h w"))
+    check_integer(labels=labels, predictions=predictions)
+    check_positive(max_side=max_side, max_frames=max_frames)
+    shown = sample_positions(len(frames), max_frames)
+    small = _shrunk(_as_bytes(frames[shown].detach().cpu()), max_side=max_side)
+    panels = {f"frame {t + 1}": frame for t, frame in zip(shown, small, strict=True)}
+    for name, maps in (("ground truth", labels), ("prediction", predictions)):
+        tinted = overlay(small, _sampled(maps[shown].detach().cpu(), small), colours=colours, opacity=OPACITY)
+        panels |= {f"{name} {t + 1}": frame for t, frame in zip(shown, tinted, strict=True)}
+    return beside({name: panel[None] for name, panel in panels.items()}, columns=len(shown))[0]
+
+
+def _as_bytes(frames: Tensor) -> Tensor:
+    if frames.dtype == torch.uint8:
+        return frames
+    return (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _shrunk(frames: Tensor, *, max_side: int) -> Tensor:
+    height, width = frames.shape[-2:]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return frames
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return functional.interpolate(frames.float(), size, mode="area").round().to(torch.uint8)
+
+
+def _sampled(labels: Tensor, frames: Tensor) -> Tensor:
+    """The class at the centre of each pixel of smaller frames."""
+    height, width = labels.shape[-2:]
+    small_height, small_width = frames.shape[-2:]
+    rows = (torch.arange(small_height) * 2 + 1) * height // (2 * small_height)
+    columns = (torch.arange(small_width) * 2 + 1) * width // (2 * small_width)
+    return labels[:, rows[:, None], columns]

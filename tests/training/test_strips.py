@@ -1,0 +1,106 @@
+"""Strips of frames, ground truth and prediction, pixel by pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mvcseg.data.palette import class_colours
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.report.overlay import overlay
+from mvcseg.report.panels import caption_height
+from mvcseg.training.strips import OPACITY, strip, write_strip
+
+COLOURS = class_colours(5)
+GAP, LINE = 4, caption_height(1)
+
+
+def clip(generator: torch.Generator, *, frames: int = 3, size: tuple[int, int] = (20, 30)) -> list[Tensor]:
+    """Frames, labels and predictions."""
+    maps = [torch.randint(0, 5, (frames, *size), generator=generator, dtype=torch.uint8) for _ in range(2)]
+    return [torch.randint(0, 256, (frames, 3, *size), generator=generator, dtype=torch.uint8), *maps]
+
+
+def panel(picture: Tensor, row: int, column: int, *, size: tuple[int, int] = (20, 30)) -> Tensor:
+    """One of the pictures in a strip."""
+    top = GAP + LINE + row * (size[0] + LINE + GAP)
+    left = GAP + column * (size[1] + GAP)
+    return picture[:, top : top + size[0], left : left + size[1]]
+
+
+def test_time_runs_to_the_right_and_prediction_lies_below_ground_truth(generator: torch.Generator) -> None:
+    frames, labels, predictions = clip(generator)
+    picture = strip(frames, labels, predictions, colours=COLOURS)
+    assert picture.shape == (3, GAP + 3 * (20 + LINE + GAP), GAP + 3 * (30 + GAP))
+    for t in range(3):
+        assert torch.equal(panel(picture, 0, t), frames[t])
+        for row, maps in ((1, labels), (2, predictions)):
+            assert torch.equal(panel(picture, row, t), overlay(frames[t], maps[t], colours=COLOURS, opacity=OPACITY))
+
+
+def test_fractions_are_shown_as_the_bytes_they_came_from(generator: torch.Generator) -> None:
+    frames, labels, predictions = clip(generator)
+    expected = strip(frames, labels, predictions, colours=COLOURS)
+    assert torch.equal(strip(frames.float() / 255, labels, predictions.long(), colours=COLOURS), expected)
+    beyond = strip(
+        torch.tensor([-1.0, 2.0]).view(2, 1, 1, 1).expand(2, 3, 20, 30), *clip(generator, frames=2)[1:], colours=COLOURS
+    )
+    assert panel(beyond, 0, 0).max() == 0
+    assert panel(beyond, 0, 1).min() == 255
+
+
+def test_a_large_frame_is_shrunk_with_its_maps() -> None:
+    frames = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
+    frames[:, :, :, 30:] = 200
+    labels = (frames[:, 0] > 0).long()
+    picture = strip(frames, labels, labels, colours=COLOURS, max_side=30)
+    assert torch.equal(panel(picture, 0, 0), frames[0, :, ::2, ::2])
+    small = overlay(frames[0, :, ::2, ::2], labels[0, ::2, ::2], colours=COLOURS, opacity=OPACITY)
+    assert torch.equal(panel(picture, 1, 0), small)
+
+
+def test_a_long_clip_is_shown_from_first_to_last(generator: torch.Generator) -> None:
+    frames, labels, predictions = clip(generator, frames=9)
+    picture = strip(frames, labels, predictions, colours=COLOURS, max_frames=3)
+    assert picture.shape[2] == GAP + 3 * (30 + GAP)
+    for column, t in enumerate((0, 4, 8)):
+        assert torch.equal(panel(picture, 0, column), frames[t])
+
+
+def test_void_shows_the_frame(generator: torch.Generator) -> None:
+    frames, labels, predictions = clip(generator)
+    picture = strip(frames, torch.full_like(labels, 255), predictions, colours=COLOURS)
+    assert torch.equal(panel(picture, 1, 1), frames[1])
+
+
+def test_the_file_holds_the_picture_and_nothing_else_is_left(tmp_path: Path, generator: torch.Generator) -> None:
+    frames, labels, predictions = clip(generator)
+    write_strip(tmp_path / "pictures" / "step_7.png", frames, labels, predictions, colours=COLOURS)
+    assert [entry.name for entry in (tmp_path / "pictures").iterdir()] == ["step_7.png"]
+    stored = np.asarray(Image.open(tmp_path / "pictures" / "step_7.png")).transpose(2, 0, 1)
+    assert np.array_equal(stored, strip(frames, labels, predictions, colours=COLOURS).numpy())
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, generator: torch.Generator) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"step_7\.png: cannot be written"):
+        write_strip(tmp_path / "file" / "step_7.png", *clip(generator), colours=COLOURS)
+
+
+def test_what_does_not_fit_is_refused(generator: torch.Generator) -> None:
+    frames, labels, predictions = clip(generator)
+    with pytest.raises(ShapeError, match=r"predictions: expected \(t h w\) with t=3 from frames"):
+        strip(frames, labels, predictions[:2], colours=COLOURS)
+    with pytest.raises(DTypeError, match="predictions: expected an integer"):
+        strip(frames, labels, predictions.float(), colours=COLOURS)
+    with pytest.raises(ConfigError, match=r"labels: expected class ids 0\.\.4 or 255"):
+        strip(frames, labels.fill_(7), predictions, colours=COLOURS)
+    with pytest.raises(ConfigError, match="max_frames: expected an integer of at least 1"):
+        strip(*clip(generator), colours=COLOURS, max_frames=0)
+    with pytest.raises(ConfigError, match="max_side: expected an integer of at least 1"):
+        strip(*clip(generator), colours=COLOURS, max_side=0)
