@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from contrast_loops import one_by_one
 from golden_files import Golden, GoldenFolders
 from torch import Tensor
 from torch.nn import functional
@@ -119,7 +120,7 @@ def test_parts_of_a_step_add_up_to_the_loss_of_all_clips(contrast: Contrast, gen
 @pytest.mark.parametrize("contrast", contrasts(), ids=["tracker", "refiner", "memory", "reid"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_targets_give_zero_with_a_graph(contrast: Contrast, dtype: torch.dtype) -> None:
-    embeds = torch.full((2, 3, 6, 4), 1e30, dtype=dtype, requires_grad=True)
+    embeds = torch.full((2, 3, 6, 4), torch.finfo(dtype).max, dtype=dtype, requires_grad=True)
     loss = contrast(embeds, [[match([], [])] * 3] * 2, [targets_of([], 3)] * 2, draws=draws(2))
     loss.backward()
     assert loss.item() == 0
@@ -178,6 +179,24 @@ def test_refiner_compares_with_remembered_vectors_of_the_targets_own_class() -> 
     assert torch.allclose(loss, torch.tensor(-1.0).exp().log1p())
     # a class not seen yet is compared within the frame alone
     assert contrast.size([targets_of([3], 1)]).item() == 1
+
+
+def test_every_target_is_told_from_vectors_of_its_own_class(generator: torch.Generator) -> None:
+    memory = ClassMemory(5, width=4)
+    stored = torch.randn(2, 4, generator=generator)
+    memory.remember(stored, torch.tensor([3, 1]), priorities=torch.rand(2))
+    memory.commit()
+    embeds = torch.randn(1, 2, 6, 4, generator=generator)
+    loss = RefinerContrast(memory, weight=1.0)(
+        embeds, [[match([5, 2], [1, 0])]], [targets_of([1, 3], 2)], draws=draws(1)
+    )
+    terms = []
+    for t in range(2):
+        for query, negative in ((5, stored[0]), (2, stored[1])):
+            others = [embeds[0, t, i] for i in range(6) if i != query]
+            for negatives in (others, [negative]):
+                terms.append(one_by_one(embeds[0, t, query], list(embeds[0, :, query]), negatives))
+    assert torch.allclose(loss, torch.stack(terms).mean())
 
 
 def test_only_what_is_learned_from_is_remembered_and_only_after_the_step() -> None:
