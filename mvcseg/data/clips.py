@@ -10,14 +10,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mvcseg.data.clip import Clip as Clip
+from mvcseg.data.clip import ClipSource, LabelledVideo, PackedClip
 from mvcseg.data.clip_transforms import crop_and_zoom, recoloured, resize_and_crop
 from mvcseg.data.frame_sampling import (
     Sampling,
@@ -35,57 +36,6 @@ ShortVideos = Literal["refuse", "repeat"]
 """What becomes of videos with fewer frames than a clip: an error that names them, or their last frame repeated."""
 MIN_SIDE = 32
 """Least height and width of clips, in pixels."""
-
-
-class LabelledVideo(Protocol):
-    """A video of ``VSPW``, or anything alike."""
-
-    @property
-    def name(self) -> str:
-        """Name, used in messages."""
-        ...
-
-    @property
-    def frames(self) -> Video:
-        """Slices give uint8 ``(t, 3, H, W)``."""
-        ...
-
-    @property
-    def labels(self) -> Video | None:
-        """Slices give integer ``(t, H, W)``, classes and 255; None where the video has no masks."""
-        ...
-
-
-class Clip(NamedTuple):
-    """One training sample, or with a leading axis a batch of them.
-
-    Attributes:
-        frames: ``(T, 3, H, W)`` float in ``[0, 1]``.
-        labels: ``(T, H, W)`` int64 classes, 255 where nothing is known.
-        sample: its number, from which ``ClipDataset.source`` names its frames.
-    """
-
-    frames: Tensor
-    labels: Tensor
-    sample: int
-
-
-@dataclass(frozen=True)
-class ClipSource:
-    """Where a clip comes from.
-
-    Attributes:
-        video: position of the video in the data set.
-        name: its name.
-        frames: positions of the clip's frames in the video.
-    """
-
-    video: int
-    name: str
-    frames: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return f"video {self.name}, frames {', '.join(str(frame) for frame in self.frames)}"
 
 
 class ClipDataset(Dataset[Clip]):
@@ -198,6 +148,14 @@ class ClipDataset(Dataset[Clip]):
         Raises:
             DataError: a frame cannot be read, or its label map has another size.
         """
+        return self.packed(index).unpacked()
+
+    def packed(self, index: int) -> PackedClip:
+        """Sample ``index`` in the form in which it travels fastest.
+
+        Raises:
+            DataError: a frame cannot be read, or its label map has another size.
+        """
         generator = self._generator(index)
         source = self._draw_source(index, generator)
         video = self.videos[source.video]
@@ -207,9 +165,13 @@ class ClipDataset(Dataset[Clip]):
                 f"{source}: frames are {tuple(frames.shape[-2:])} pixels, their label maps {tuple(labels.shape[-2:])}"
             )
         frames, labels = self._augmented(frames, labels, generator)
+        clip = PackedClip(frames, labels, torch.tensor(labels.shape[-2:]), index)
+        if self.crop_size is not None:
+            clip = clip.filled_up(*self.crop_size)
         if self.colour:
-            frames = recoloured(frames, colour=self.colour, generator=generator)
-        return Clip(frames, labels, index)
+            frames = recoloured(clip.unpacked().frames, colour=self.colour, generator=generator)
+            clip = clip._replace(frames=frames, size=torch.tensor(frames.shape[-2:]))
+        return clip
 
     def _generator(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, index))

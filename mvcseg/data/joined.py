@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvcseg.data.clips import LabelledVideo
+from mvcseg.data.clip import LabelledVideo
 from mvcseg.data.files import shown
 from mvcseg.data.frames import FrameFolder
 from mvcseg.data.lazy_labels import LazyLabels

@@ -177,6 +177,14 @@ def test_any_sampling_gives_the_same_samples_from_workers_in_any_order(sampling:
         assert torch.equal(batch.labels[row, ..., :height, :width], clip.labels)
 
 
+def test_a_fixed_crop_of_a_smaller_frame_is_filled_up_after_resizing_too() -> None:
+    clip = clips(position_video(3, height=40, width=60), short_sides=[32], crop_size=(50, 40))[0]
+    assert clip.frames.shape == (3, 3, 50, 40)
+    assert (clip.labels[:, :32] != IGNORE_INDEX).all()
+    assert (clip.labels[:, 32:] == IGNORE_INDEX).all()
+    torch.testing.assert_close(clip.frames[1, :, 49, 39], torch.tensor(IMAGENET_MEAN))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     sample=st.integers(0, 10**6),

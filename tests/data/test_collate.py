@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from filmed import position_video
 from torch.utils.data import DataLoader, default_collate
 
 from mvcseg import IMAGENET_MEAN
 from mvcseg.data.clips import Clip, ClipDataset
-from mvcseg.data.collate import padded_batch
+from mvcseg.data.collate import PackedClips, packed_batch, padded_batch
 
 
 def clip(height: int, width: int, sample: int) -> Clip:
@@ -46,3 +47,39 @@ def test_workers_pad_too() -> None:
     for here, there in zip(near, far, strict=True):
         assert torch.equal(here.frames, there.frames)
         assert torch.equal(here.labels, there.labels)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"crop_range": (32, 50)},
+        {"short_sides": [32, 36], "crop_size": (34, 44)},
+        {"scales": (0.5, 2.0), "crop_size": (34, 44)},
+        {"short_sides": [32, 36], "crop_size": (34, 44), "colour": 0.3},
+    ],
+)
+def test_packed_clips_are_the_same_clips(numbers: dict[str, object]) -> None:
+    videos = [position_video(6), position_video(6, height=70, width=33)]
+    clips = ClipDataset(videos, clip_length=2, num_samples=8, **numbers)  # type: ignore[arg-type]
+    plain = DataLoader(clips, batch_size=4, collate_fn=padded_batch)
+    packed = DataLoader(PackedClips(clips), batch_size=4, collate_fn=packed_batch, num_workers=1)
+    for batch, packed_one in zip(plain, packed, strict=True):
+        is_bytes = ("short_sides" in numbers and "colour" not in numbers) or "crop_range" in numbers
+        assert packed_one.frames.dtype == (torch.uint8 if is_bytes else torch.float32)
+        assert packed_one.labels.dtype == torch.uint8
+        unpacked = packed_one.unpacked()
+        assert (unpacked.frames.dtype, unpacked.labels.dtype) == (torch.float32, torch.int64)
+        for mine, theirs in zip(unpacked, batch, strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_unpacking_works_on_every_device(device: torch.device) -> None:
+    data = ClipDataset([position_video(6)], clip_length=2, crop_size=(64, 64))
+    one, batch = data.packed(3), packed_batch([data.packed(3), data.packed(4)])
+    for packed in (one, batch):
+        here, there = packed.unpacked(), packed.unpacked(device)
+        assert there.frames.device.type == device.type
+        assert torch.equal(there.labels.cpu(), here.labels)
+        torch.testing.assert_close(there.frames.cpu(), here.frames)
+    assert torch.equal(batch.unpacked().frames[0], one.unpacked().frames)
+    assert len(PackedClips(data)) == 1
