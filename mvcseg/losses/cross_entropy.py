@@ -19,6 +19,7 @@ def pixel_cross_entropy(
     weight: Tensor | None = None,
     class_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
+    divisor: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy over the pixels that have a label.
 
@@ -28,6 +29,7 @@ def pixel_cross_entropy(
         weight: ``(B, T, H, W)`` pixel weights in ``[0, 1]``; 0 ignores a pixel.
         class_weight: ``(K,)``, one factor a class.
         label_smoothing: share of the target spread evenly over all classes, in ``[0, 1]``.
+        divisor: scalar that the weighted sum is divided by; None takes the sum of weights (``counted_weight``).
 
     Returns:
         A scalar: the weighted sum over labelled pixels divided by the sum of their weights (pixel weight times
@@ -74,11 +76,29 @@ def pixel_cross_entropy(
         label_smoothing=label_smoothing,
     )
     losses = torch.where(outside, torch.nan, losses)
-    counted = (~ignored).to(images.dtype)
-    if class_weight is not None:
-        counted = counted * class_weight.to(images)[torch.where(ignored | outside, 0, targets)]
     if weight is not None:
-        pixel_weight = rearrange(weight, "b t h w -> (b t) h w").to(images)
-        losses, counted = losses * pixel_weight, counted * pixel_weight
-    total = counted.sum()
-    return losses.sum() / torch.where(total > 0, total, torch.ones_like(total))
+        losses = losses * rearrange(weight, "b t h w -> (b t) h w").to(images)
+    if divisor is None:
+        divisor = counted_weight(labels, weight=weight, class_weight=class_weight).sum()
+    divisor = divisor.to(images)
+    return losses.sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def counted_weight(labels: Tensor, *, weight: Tensor | None = None, class_weight: Tensor | None = None) -> Tensor:
+    """What every pixel counts in the mean: zero where ignored, else its weight times that of its label's class.
+
+    Args:
+        labels: ``(B, T, H, W)`` classes 0..K-1, 255 ignored.
+        weight: ``(B, T, H, W)``, or None for one.
+        class_weight: ``(K,)``, or None for one.
+
+    Returns:
+        ``(B, T, H, W)``, in float32 at least.
+    """
+    is_counted = labels != IGNORE_INDEX
+    counted = is_counted.float()
+    if class_weight is not None:
+        # classes that have no weight are refused with the logits at hand
+        known = torch.where(is_counted, labels.long(), 0).clamp(0, len(class_weight) - 1)
+        counted = counted * class_weight[known]
+    return counted if weight is None else counted * weight

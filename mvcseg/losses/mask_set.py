@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError
 from mvcseg.losses.queries import QueryClip
-from mvcseg.losses.set_losses import SetLosses, SetSettings, set_loss_terms
-from mvcseg.losses.set_matching import ClipTargets, Matching, PairCosts, count_targets
+from mvcseg.losses.set_losses import SetLosses, SetSettings, set_loss_terms, set_size
+from mvcseg.losses.set_matching import ClipTargets, Matching, PairCosts
 from mvcseg.losses.targets import Targets, targets_of_labels
 from mvcseg.ops.points import Draw, draw_from
 from mvcseg.segmenter import IGNORE_INDEX, Segmenter
@@ -118,20 +118,23 @@ class MaskSetObjective:
         """The same objective within a training step.
 
         Args:
-            size: mean of ``size`` over the parts of the step, a scalar.
+            size: mean of ``size`` over the parts of the step, ``(3,)``.
             progress: share of the run that is done, in ``[0, 1)``.
         """
         return self._copy(_size=size, _progress=progress)
 
     def size(self, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The number of target masks of labels ``(B, T, H, W)``, a float scalar."""
+        """What the sums over labels ``(B, T, H, W)`` are divided by.
+
+        Returns:
+            ``(3,)`` float: the two numbers of ``set_losses.set_size``, and the contrast's number of comparisons (0
+            without).
+        """
         check_shapes(labels=(labels, "b t h w"))
-        settings = self.settings
-        count = sum(
-            count_targets(self.targets(clip), matching=settings.matching, keep_absent=settings.keep_absent)
-            for clip in labels
-        )
-        return torch.tensor(float(count), device=labels.device)
+        targets = [self.targets(clip) for clip in labels]
+        comparisons = torch.zeros(()) if self.contrast is None else self.contrast.size(targets)
+        sizes = [*set_size(targets, settings=self.settings), comparisons.float().cpu()]
+        return torch.stack(sizes).to(labels.device)
 
     def __call__(self, segmenter: Segmenter, frames: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss, a scalar with a graph.
@@ -146,7 +149,8 @@ class MaskSetObjective:
             ShapeError: the prediction, labels or weights do not fit the frames.
             DTypeError: labels are not integer, or the prediction is no ``QueryClip``.
             DataError: a label is outside the classes.
-            ConfigError: the number of generators is not the number of clips.
+            ConfigError: the number of generators is not the number of clips, or there is a contrast and the prediction
+                has no embeds.
         """
         return self.total(*self.terms(segmenter, frames, labels, weight))
 
@@ -168,11 +172,13 @@ class MaskSetObjective:
         targets = self._targets(clip, labels, weight)
         size = self.size(labels) if self._size is None else self._size
         guided = self._progress < self.guide_until
-        losses = set_loss_terms(clip, targets, settings=self.settings, draws=draws, size=size, guided=guided)
-        if self.contrast is None or clip.embeds is None:
+        losses = set_loss_terms(clip, targets, settings=self.settings, draws=draws, size=size[:2], guided=guided)
+        if self.contrast is None:
             return losses, None
+        if clip.embeds is None:
+            raise ConfigError("contrast: expected a prediction with embeds to compare, got embeds=None")
         plain = [each.targets for each in targets]
-        return losses, self.contrast(clip.embeds, losses.matches, plain, draws=draws, size=size)
+        return losses, self.contrast(clip.embeds, losses.matches, plain, draws=draws, size=size[2].to(clip.embeds))
 
     def total(self, losses: SetLosses, contrast: Tensor | None) -> Tensor:
         """The weighted sum of ``terms``."""
@@ -182,12 +188,12 @@ class MaskSetObjective:
     def _targets(self, clip: QueryClip, labels: Tensor, weight: Tensor | None) -> list[ClipTargets]:
         height, width = labels.shape[-2:]
         covered = clip.covered or (height + -height % STRIDE, width + -width % STRIDE)
-        hidden = None if weight is None else 1.0 - weight
+        weight = None if weight is None else weight.float()
         if self.void == "ignored":
-            is_void = (labels == IGNORE_INDEX).float()
-            hidden = is_void if hidden is None else torch.maximum(hidden, is_void)
+            is_known = (labels != IGNORE_INDEX).float()
+            weight = is_known if weight is None else weight * is_known
         return [
-            ClipTargets(self.targets(each), covered, None if hidden is None else hidden[video])
+            ClipTargets(self.targets(each), covered, None if weight is None else weight[video])
             for video, each in enumerate(labels)
         ]
 

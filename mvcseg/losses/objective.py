@@ -6,6 +6,7 @@ neither the loss nor what the model returns for it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError
-from mvcseg.losses.cross_entropy import pixel_cross_entropy
+from mvcseg.losses.cross_entropy import counted_weight, pixel_cross_entropy
 from mvcseg.segmenter import Segmenter
 
 
@@ -36,21 +37,21 @@ class RandomObjective(Objective, Protocol):
 
 @runtime_checkable
 class SizedObjective(Objective, Protocol):
-    """An objective that is a sum divided by a size known from the labels alone.
+    """An objective that is a sum, or several, divided by sizes known from the labels alone.
 
     Where a step's clips are spread over batches and processes, each part's sum must be divided by the mean size
     of all parts: then the mean of the parts' losses is the loss of all clips at once.
     """
 
     def size(self, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-        """What the loss of labels ``(B, T, H, W)`` is divided by, a scalar."""
+        """What the loss of labels ``(B, T, H, W)`` is divided by: a float tensor of a shape of its own."""
         ...
 
     def for_step(self, *, size: Tensor, progress: float) -> Objective:
         """The same objective within a training step.
 
         Args:
-            size: mean of ``size`` over all parts of the step.
+            size: mean of ``size`` over all parts of the step, of the same shape.
             progress: share of the run that is done, in ``[0, 1)``.
         """
         ...
@@ -88,6 +89,22 @@ class PixelObjective:
             raise ConfigError(f"class_weight: expected factors of at least 0, got {list(class_weight)}")
         self.class_weight = None if class_weight is None else tuple(float(value) for value in class_weight)
         self.label_smoothing = label_smoothing
+        self._size: Tensor | None = None
+
+    def size(self, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The sum of the weights of labelled pixels, a float scalar; arguments as in a call."""
+        return counted_weight(labels, weight=weight, class_weight=self._class_weight(labels.device)).sum()
+
+    def for_step(self, *, size: Tensor, progress: float) -> PixelObjective:
+        """The same objective within a training step.
+
+        Args:
+            size: mean of ``size`` over all parts of the step; the loss is divided by it.
+            progress: not used.
+        """
+        twin = copy.copy(self)
+        twin._size = size
+        return twin
 
     def __call__(self, segmenter: Segmenter, frames: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss, a scalar with a graph.
@@ -103,7 +120,14 @@ class PixelObjective:
             DataError: on the CPU, a label is outside the classes.
         """
         logits = segmenter(frames)
-        class_weight = None if self.class_weight is None else torch.tensor(self.class_weight).to(logits)
         return pixel_cross_entropy(
-            logits, labels, weight=weight, class_weight=class_weight, label_smoothing=self.label_smoothing
+            logits,
+            labels,
+            weight=weight,
+            class_weight=self._class_weight(logits.device),
+            label_smoothing=self.label_smoothing,
+            divisor=self._size,
         )
+
+    def _class_weight(self, device: torch.device) -> Tensor | None:
+        return None if self.class_weight is None else torch.tensor(self.class_weight, device=device)

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mvcseg.ops.points import bilinear_corners, sample_points
+from mvcseg.ops.points import sample_points
 
 
 class QueryMasks(Protocol):
@@ -94,12 +94,13 @@ class FactoredMasks:
         """See ``QueryMasks.at``; with ``frame=None`` every point reads the kernels of its own frame.
 
         The product and the sampling commute, so features are sampled and then multiplied. Next to the border a sample
-        takes zeros from outside, which scales the bias too. ``frame=None`` looks once at where the points lie.
+        takes zeros from outside, which scales the bias too. For ``frame=None`` the host looks once at where points lie.
         """
         if frame is None:
             return self._at_tall(video, points)
         sampled = sample_points(self.features[video, frame].unsqueeze(0), points.unsqueeze(0))[0]
-        logits = self.kernels[video, frame].to(sampled.dtype) @ sampled
+        with torch.autocast(sampled.device.type, enabled=False):
+            logits = self.kernels[video, frame].to(sampled.dtype) @ sampled
         if self.bias is None:
             return logits
         inside = sample_points(sampled.new_ones(1, 1, *self.features.shape[-2:]), points.unsqueeze(0))[0]
@@ -115,36 +116,19 @@ class FactoredMasks:
         return rearrange(masks, "t m h w -> m (t h) w")
 
     def _at_tall(self, video: int, points: Tensor) -> Tensor:
-        features, kernels = self.features[video], self.kernels[video]
-        count, depth, height, width = features.shape
-        table = rearrange(features, "t d h w -> (t h w) d")
-        dtype = torch.promote_types(features.dtype, torch.float32)
-        logits = torch.zeros(kernels.shape[1], len(points), dtype=dtype, device=features.device)
-        corners = list(bilinear_corners(points, size=(count * height, width)))
-        # the two pixels of a corner row lie in one frame: they share its kernels
-        for (row, left, left_weight), (_, right, right_weight) in (corners[:2], corners[2:]):
-            sampled = torch.zeros(len(points), depth, dtype=dtype, device=features.device)
-            inside = torch.zeros(len(points), dtype=dtype, device=features.device)
-            for column, weight in ((left, left_weight), (right, right_weight)):
-                within = (row >= 0) & (row < count * height) & (column >= 0) & (column < width)
-                weight = torch.where(within, weight, 0.0).to(dtype)
-                index = torch.where(within, row * width + column, 0)
-                sampled = sampled + weight.unsqueeze(1) * table[index]
-                inside = inside + weight
-            frames = row.div(height, rounding_mode="floor").clamp(0, count - 1)
-            logits = logits + self._by_frame(video, frames, sampled, inside)
-        return logits
-
-    def _by_frame(self, video: int, frames: Tensor, sampled: Tensor, inside: Tensor) -> Tensor:
-        """Logits ``(Q, P)`` of sampled features ``(P, D)``, each point with the kernels of its frame ``(P,)``."""
-        order = frames.argsort(stable=True)
-        sizes = frames.bincount(minlength=self.kernels.shape[1]).tolist()
-        parts = []
-        groups = zip(torch.split(sampled[order], sizes), torch.split(inside[order], sizes), strict=True)
-        for t, (part, share) in enumerate(groups):
-            logits = self.kernels[video, t].to(part.dtype) @ part.T
-            parts.append(logits if self.bias is None else logits + self.bias[video, t].unsqueeze(1) * share)
-        return torch.cat(parts, dim=1).index_select(1, order.argsort())
+        count, height = self.features.shape[1], self.features.shape[3]
+        # A frame's features with zeros around them give its share of a sample; the shares of two neighbours add up.
+        rows = (points[:, 1] * (count * height) - 0.5).floor().detach().cpu()
+        touched = [
+            ((rows >= t * height - 1) & (rows < (t + 1) * height)).nonzero()[:, 0].to(points.device)
+            for t in range(count)
+        ]
+        shares = []
+        for t, index in enumerate(touched):
+            x, y = points.index_select(0, index).unbind(dim=1)
+            shares.append(self.at(video, t, torch.stack([x, y * count - t], dim=1)))
+        logits = torch.zeros(self.kernels.shape[2], len(points), dtype=shares[0].dtype, device=points.device)
+        return logits.index_add(1, torch.cat(touched), torch.cat(shares, dim=1))
 
 
 @dataclass(frozen=True)

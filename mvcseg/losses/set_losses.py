@@ -15,11 +15,13 @@ from mvcseg.losses.set_matching import (
     Match,
     Matching,
     PairCosts,
+    check_matching,
     check_prediction,
     count_targets,
     match_clip,
 )
 from mvcseg.losses.set_terms import class_loss, mask_losses
+from mvcseg.losses.targets import Targets
 from mvcseg.ops.points import Draw, check_point_numbers, sample_points, uncertain_points
 
 
@@ -36,7 +38,8 @@ class SetSettings:
     keep_absent: bool = False
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check words and ranges."""
+        check_matching(self.matching)
         check_point_numbers(num_points=self.num_points, oversample=self.oversample, importance=self.importance)
         if not self.no_object_weight >= 0:
             raise ConfigError(f"no_object_weight: expected at least 0, got {self.no_object_weight!r}")
@@ -103,8 +106,7 @@ def set_loss_terms(
         targets: of each clip.
         settings: numbers.
         draws: of each clip.
-        size: what stands for the number of targets in the normalisers; None takes their number. The cross-entropy of
-            classes is divided by the sum of all queries' weights, which follows from it.
+        size: ``(2,)``, what the sums are divided by; None takes ``set_size``.
         guided: assign once, on ``clip.guide``, if there is one.
 
     Raises:
@@ -116,11 +118,7 @@ def set_loss_terms(
     if not batch == len(targets) == len(draws):
         raise ShapeError(f"targets: expected one for each of {batch} clips, got {len(targets)} and {len(draws)} draws")
     if size is None:
-        count = sum(
-            count_targets(each.targets, matching=settings.matching, keep_absent=settings.keep_absent)
-            for each in targets
-        )
-        size = torch.tensor(float(count))
+        size = set_size([each.targets for each in targets], settings=settings)
     guide = clip.guide if guided else None
     given = None if guide is None else _match(guide, targets, settings, draws)
     last = len(clip.layers) - 1
@@ -130,6 +128,19 @@ def set_loss_terms(
         matches = _match(layer, targets, settings, draws) if given is None else given
         found[number] = _layer_losses(layer, targets, matches, settings, draws, size)
     return SetLosses(tuple(found[number] for number in range(last + 1)))
+
+
+def set_size(targets: Sequence[Targets], *, settings: SetSettings) -> Tensor:
+    """What the sums over these clips are divided by, known without a prediction.
+
+    Returns:
+        ``(2,)`` float on the CPU: the number of target masks, and of groups that a query gives a class in (frames, or
+        clips for ``matching="video"``). With Q queries and the weight w of no object, the sum of all queries' weights
+        is ``w Q groups + (1 - w) masks``.
+    """
+    counts = [count_targets(each, matching=settings.matching, keep_absent=settings.keep_absent) for each in targets]
+    groups = [1 if settings.matching == "video" else each.num_frames for each in targets]
+    return torch.tensor([float(sum(counts)), float(sum(groups))])
 
 
 def _match(
@@ -171,9 +182,9 @@ def _layer_losses(
         _mask_sums(layer, each, matches[video], video=video, settings=settings, draw=draws[video])
         for video, each in enumerate(targets)
     ]
-    size = size.to(entropy)
-    mask, dice = (torch.stack(terms).sum() / _not_zero(size) for terms in zip(*parts, strict=True))
-    of_queries = weight * classes.numel() + (1.0 - weight) * size
+    num_masks, num_groups = size.to(entropy).unbind()
+    mask, dice = (torch.stack(terms).sum() / _not_zero(num_masks) for terms in zip(*parts, strict=True))
+    of_queries = weight * logits.shape[2] * num_groups + (1.0 - weight) * num_masks
     return LayerLosses(entropy / _not_zero(of_queries), mask, dice, matches)
 
 

@@ -12,6 +12,7 @@ Source: Mask2Former, arXiv 2112.01527, section 3.3 (costs); DVIS, arXiv 2306.034
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,13 +20,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from mvcseg.errors import ConfigError, DataError, ShapeError
 from mvcseg.losses.queries import LayerPrediction
 from mvcseg.losses.set_terms import class_cost, mask_costs
 from mvcseg.losses.targets import Targets
 from mvcseg.ops.matching import assign_pairs
-from mvcseg.ops.points import Draw, sample_points
+from mvcseg.ops.points import Draw
 
 Matching = Literal["frame", "first", "video"]
 """How queries meet targets; see the module."""
@@ -49,11 +51,21 @@ class Match:
 
 @dataclass(frozen=True)
 class PairCosts:
-    """What a pair of a query and a target costs: ``class_weight * (-p) + mask_weight * BCE + dice_weight * dice``."""
+    """What a pair of a query and a target costs: ``class_weight * (-p) + mask_weight * BCE + dice_weight * dice``.
+
+    Raises:
+        ConfigError: a weight is negative or not finite.
+    """
 
     class_weight: float = 2.0
     mask_weight: float = 5.0
     dice_weight: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, value in vars(self).items():
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name}: expected a finite number of at least 0, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -63,23 +75,24 @@ class ClipTargets:
     Attributes:
         targets: of the clip.
         covered: height and width of the area of a frame that masks cover, in pixels; None for the frame.
-        hidden: ``(T, H, W)``, one minus the weight of every pixel; None where all count fully.
+        weight: ``(T, H, W)``, how much every pixel counts; None for one.
     """
 
     targets: Targets
     covered: tuple[int, int] | None = None
-    hidden: Tensor | None = None
+    weight: Tensor | None = None
 
     def weight_at(self, frame: int | None, points: Tensor) -> Tensor | None:
-        """Weights ``(N, P)`` at points ``(N, P, 2)``, one outside of the frames; None where all are one."""
-        if self.hidden is None:
+        """Weights ``(N, P)`` at points ``(N, P, 2)``, beyond a frame those of its edge; None for one."""
+        if self.weight is None:
             return None
-        height, width = self.hidden.shape[-2:]
+        height, width = self.weight.shape[-2:]
         tall, wide = (height, width) if self.covered is None else self.covered
-        hidden = torch.nn.functional.pad(self.hidden, (0, wide - width, 0, tall - height))
-        hidden = hidden.reshape(1, -1, wide) if frame is None else hidden[frame : frame + 1]
-        flat = points.reshape(1, -1, 2)
-        return 1.0 - sample_points(hidden.unsqueeze(0), flat)[0, 0].view(points.shape[:-1])
+        weight = functional.pad(self.weight.unsqueeze(0), (0, wide - width, 0, tall - height), mode="replicate")[0]
+        maps = weight.reshape(1, -1, wide) if frame is None else weight[frame : frame + 1]
+        grid = (2.0 * points.reshape(1, 1, -1, 2) - 1.0).to(maps)
+        values = functional.grid_sample(maps.unsqueeze(0), grid, padding_mode="border", align_corners=False)
+        return values.view(points.shape[:-1])
 
 
 def match_clip(
@@ -138,6 +151,16 @@ def count_targets(targets: Targets, *, matching: Matching, keep_absent: bool = F
     return shown if matching == "video" else shown * targets.num_frames
 
 
+def check_matching(matching: str) -> None:
+    """Require one of the words of ``Matching``.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if matching not in get_args(Matching):
+        raise ConfigError(f"matching: expected one of {', '.join(get_args(Matching))}, got {matching!r}")
+
+
 def check_prediction(prediction: LayerPrediction, targets: Targets, *, matching: Matching) -> None:
     """Require sizes that fit each other.
 
@@ -146,8 +169,7 @@ def check_prediction(prediction: LayerPrediction, targets: Targets, *, matching:
         ShapeError: the prediction's frames do not fit the targets' or the matching.
         DataError: a target's class is none of the prediction's.
     """
-    if matching not in get_args(Matching):
-        raise ConfigError(f"matching: expected one of {', '.join(get_args(Matching))}, got {matching!r}")
+    check_matching(matching)
     batch, frames, queries, num_logits = prediction.class_logits.shape
     b, t, q = prediction.masks.shape[:3]
     expected = 1 if matching == "video" else t

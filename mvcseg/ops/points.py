@@ -64,10 +64,7 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     if 0 in (sizes["n"], sizes["c"], sizes["p"]):
         return maps.new_zeros((sizes["n"], sizes["c"], sizes["p"]), dtype=dtype) + 0.0 * maps.sum()
     grid = (2.0 * points.to(dtype) - 1.0).unsqueeze(1)
-    with torch.autocast(maps.device.type, enabled=False):
-        values = functional.grid_sample(
-            maps.to(dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False
-        )
+    values = functional.grid_sample(maps.to(dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return values[:, :, 0]
 
 
