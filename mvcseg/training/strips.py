@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from mvcseg.data.files import write_aside
 from mvcseg.report.media import sample_positions
 from mvcseg.report.overlay import overlay
 from mvcseg.report.panels import beside
+from mvcseg.report.runs import PICTURES
 from mvcseg.shapes import check_integer, check_positive, check_shapes
 
 OPACITY = 0.65
@@ -52,6 +54,11 @@ def write_strip(
     picture = strip(frames, labels, predictions, colours=colours, max_side=max_side, max_frames=max_frames)
     with write_aside(path) as part:
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(part)
+
+
+def strip_path(run: str | os.PathLike[str], *, step: int) -> Path:
+    """Where the picture after a step lies in a run's folder, so that `mvcseg report` shows it."""
+    return Path(run) / PICTURES / f"step_{step}.png"
 
 
 def strip(

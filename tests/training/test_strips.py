@@ -14,7 +14,8 @@ from mvcseg.data.palette import class_colours
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.report.overlay import overlay
 from mvcseg.report.panels import caption_height
-from mvcseg.training.strips import OPACITY, strip, write_strip
+from mvcseg.report.runs import run_pictures
+from mvcseg.training.strips import OPACITY, strip, strip_path, write_strip
 
 COLOURS = class_colours(5)
 GAP, LINE = 4, caption_height(1)
@@ -80,9 +81,11 @@ def test_void_shows_the_frame(generator: torch.Generator) -> None:
 
 def test_the_file_holds_the_picture_and_nothing_else_is_left(tmp_path: Path, generator: torch.Generator) -> None:
     frames, labels, predictions = clip(generator)
-    write_strip(tmp_path / "pictures" / "step_7.png", frames, labels, predictions, colours=COLOURS)
-    assert [entry.name for entry in (tmp_path / "pictures").iterdir()] == ["step_7.png"]
-    stored = np.asarray(Image.open(tmp_path / "pictures" / "step_7.png")).transpose(2, 0, 1)
+    file = strip_path(tmp_path, step=7)
+    write_strip(file, frames, labels, predictions, colours=COLOURS)
+    assert list(file.parent.iterdir()) == [file]
+    assert run_pictures(tmp_path) == {7: file}
+    stored = np.asarray(Image.open(file)).transpose(2, 0, 1)
     assert np.array_equal(stored, strip(frames, labels, predictions, colours=COLOURS).numpy())
 
 
