@@ -16,6 +16,7 @@ from torch import Tensor
 from mvcseg.errors import ConfigError
 from mvcseg.losses.cross_entropy import counted_weight, pixel_cross_entropy
 from mvcseg.segmenter import Segmenter
+from mvcseg.shapes import check_integer, check_shapes
 
 
 class Objective(Protocol):
@@ -92,7 +93,14 @@ class PixelObjective:
         self._size: Tensor | None = None
 
     def size(self, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The sum of the weights of labelled pixels, a float scalar; arguments as in a call."""
+        """The sum of the weights of labelled pixels, a float scalar; arguments as in a call.
+
+        Raises:
+            ShapeError: weights do not fit the labels.
+            DTypeError: labels are not integer.
+        """
+        check_shapes(labels=(labels, "b t h w"), weight=(labels if weight is None else weight, "b t h w"))
+        check_integer(labels=labels)
         return counted_weight(labels, weight=weight, class_weight=self._class_weight(labels.device)).sum()
 
     def for_step(self, *, size: Tensor, progress: float) -> PixelObjective:
