@@ -50,6 +50,8 @@ def load_checkpoint(
 ) -> Loaded:
     """The model of a checkpoint: one that ``mvcseg train`` wrote, or a published DVIS++, DVIS, CTVIS or MinVIS.
 
+    The first kind says itself what it is, so it needs no preset.
+
     Args:
         path: the file, or ``hf://owner/repo/file``.
         preset: a name of ``mvcseg.models.dvis.PRESETS``, or a JSON file that describes another model
@@ -62,14 +64,21 @@ def load_checkpoint(
         ConfigError: no preset has the name, or the JSON file describes no model.
     """
     from mvcseg.models.compact_checkpoint import load_compact
-    from mvcseg.models.dvis import explain, load_official
+    from mvcseg.models.dvis import explain, load_official, load_trained
     from mvcseg.models.dvis.config import VSPW_CLASS_ORDER, find_config, to_json
     from mvcseg.models.dvis.explain import preset_for
     from mvcseg.models.dvis.sources import fetch
+    from mvcseg.models.dvis.trained import FORMAT as TRAINED_FORMAT
 
     config = None if preset is None else find_config(_read_config(preset) if preset.endswith(".json") else preset)
     file = fetch(path)
     if preset is None or config is None:
+        if format_of(file) == TRAINED_FORMAT:
+            trained = load_trained(file, device=device)
+            trained.model.spill_folder = spill_folder
+            names = trained.class_names or numbered_classes(trained.config.num_classes)
+            short_side, long_side = trained.test_size
+            return Loaded(trained.model, names, f"checkpoint {_digest(file)}", short_side, long_side)
         explanation = explain(file)
         if explanation.kind == "CompactSegmenter":
             compact = load_compact(file, device=device)
@@ -83,6 +92,17 @@ def load_checkpoint(
     kind = f"configuration {_digest_of(to_json(config))}" if preset.endswith(".json") else preset
     identity = f"checkpoint {_digest(file)} as {kind}"
     return Loaded(model, names, identity, short_side=config.short_side, long_side=config.long_side)
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """What the header of a safetensors file calls its format; empty for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("format", ""))
+    except (SafetensorError, OSError, UnicodeDecodeError):
+        return ""
 
 
 def _read_config(path: str) -> DVISConfig:

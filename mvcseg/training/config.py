@@ -41,9 +41,11 @@ class TrainConfig:
         num_points: points at which the set loss compares masks.
         loss_weights: of its terms "class", "mask" and "dice"; what is left out has its default.
         no_object_weight: of queries that meet no target, in the class term.
-        contrast_weight: of the contrastive loss of a DVIS++ stage; 0 is none.
-        guide_until: share of the run in which a tracker or refiner takes over the assignment of the part before it.
-        noise: what the tracker is trained to put right, see ``models.dvis.noise``.
+        contrast_weight: of the contrastive loss of a DVIS++ stage; 0 is none, None is 2 where the stage has one.
+        guide_until: share of the run in which a tracker or refiner takes over the assignment of the part before it;
+            None is one half.
+        noise: what a tracker is trained to put right, see ``models.dvis.noise``; None is "wa", and "none" for the
+            tracker of first-version DVIS.
         noise_probability: share of frames with noise.
         masked_parts: parts of a DVIS++ stage that see the masked clip in the masked pass; None is all of them.
         clip_length: frames of a training clip.
@@ -105,9 +107,9 @@ class TrainConfig:
     num_points: int = 12544
     loss_weights: Mapping[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
     no_object_weight: float = 0.1
-    contrast_weight: float = 2.0
-    guide_until: float = 0.5
-    noise: NoiseMode = "wa"
+    contrast_weight: float | None = None
+    guide_until: float | None = None
+    noise: NoiseMode | None = None
     noise_probability: float = 0.5
     masked_parts: tuple[str, ...] | None = None
     clip_length: int = 4

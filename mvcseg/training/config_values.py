@@ -146,6 +146,11 @@ def _number(key: str, value: Any) -> float:
     return float(value)
 
 
+def _share(key: str, value: Any) -> float:
+    check.check_number(key, value, most=1.0)
+    return float(value)
+
+
 def _switch(key: str, value: Any) -> bool:
     check.check_switch(key, value)
     return bool(value)
@@ -189,12 +194,12 @@ _LEAST = {
 }
 _MOST = {
     **dict.fromkeys(("learning_rate", "backbone_rate", "weight_decay", "mask_weight"), float("inf")),
-    **dict.fromkeys(("no_object_weight", "contrast_weight"), float("inf")),
-    **dict.fromkeys(("colour", "guide_until", "noise_probability", "reverse", "drop_factor"), 1.0),
+    "no_object_weight": float("inf"),
+    **dict.fromkeys(("colour", "noise_probability", "reverse", "drop_factor"), 1.0),
 }
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "objective": (None, *get_args(ObjectiveName)),
-    "noise": get_args(NoiseMode),
+    "noise": (None, *get_args(NoiseMode)),
     "sampling": get_args(Sampling),
     "short_videos": (None, *get_args(ShortVideos)),
     "schedule": get_args(Schedule),
@@ -214,6 +219,8 @@ _OTHERS: dict[str, Callable[[str, Any], Any]] = {
     "extra_data": _extra_data,
     "drops": _steps,
     "clip_gradient": _optional(_number),
+    "contrast_weight": _optional(_number),
+    "guide_until": _optional(_share),
     "mask": _mask,
     "eval_split": _split,
     **dict.fromkeys(("new_classes", "flip", "tensorboard"), _switch),
