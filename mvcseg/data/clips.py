@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mvcseg.data.clip import Clip as Clip
-from mvcseg.data.clip import ClipSource, LabelledVideo, PackedClip
+from mvcseg.data.clip import ClipSource, PackedClip
+from mvcseg.data.clip import LabelledVideo as LabelledVideo
 from mvcseg.data.clip_transforms import crop_and_zoom, recoloured, resize_and_crop
 from mvcseg.data.frame_sampling import (
     Sampling,

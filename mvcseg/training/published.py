@@ -49,7 +49,14 @@ _CTVIS = {
     "contrast_weight": 2.0,
 }
 _FIRST_ONLINE = {**_ALL, "clip_length": 5, "sampling": "consecutive", "guide_until": 0.5}
-_FIRST_OFFLINE = {**_ALL, "clip_length": 21, "sampling": "consecutive", "reverse": 0.5, "guide_until": 0.5}
+_FIRST_OFFLINE = {
+    **_ALL,
+    "clip_length": 21,
+    "sampling": "consecutive",
+    "reverse": 0.5,
+    "short_videos": "repeat",  # 11 videos of VSPW's train.txt have fewer frames
+    "guide_until": 0.5,
+}
 _ONLINE = {**_FIRST_ONLINE, "contrast_weight": 2.0, "noise": "wa", "noise_probability": 0.5}
 _OFFLINE = {**_FIRST_OFFLINE, "contrast_weight": 2.0, "crop_range": [600, 720]}
 
