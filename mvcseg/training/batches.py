@@ -8,8 +8,9 @@ from itertools import islice
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mvcseg.data.clips import Clip, ClipDataset, LabelledVideo
-from mvcseg.data.collate import padded_batch
+from mvcseg.data.clip import LabelledVideo, PackedClip
+from mvcseg.data.clips import ClipDataset
+from mvcseg.data.collate import packed_batch
 from mvcseg.errors import MvcsegError, TrainingError
 from mvcseg.training.config import TrainConfig
 
@@ -43,7 +44,7 @@ def clip_dataset(config: TrainConfig, videos: Sequence[LabelledVideo], *, proces
 
 def iter_steps(
     config: TrainConfig, clips: ClipDataset, *, first_step: int, process: int, processes: int, pin_memory: bool
-) -> Iterator[list[Clip]]:
+) -> Iterator[list[PackedClip]]:
     """The batches of each step from the first on, for one process.
 
     Which samples a step holds follows from its number and its size alone: ``gradient_accumulation * processes``
@@ -70,7 +71,7 @@ def iter_steps(
         yield step
 
 
-class _Told(Dataset[Clip | MvcsegError]):
+class _Told(Dataset[PackedClip | MvcsegError]):
     """Clips, or the error that reading one gave: raised in a worker, its message would become a traceback."""
 
     def __init__(self, clips: ClipDataset) -> None:
@@ -79,23 +80,23 @@ class _Told(Dataset[Clip | MvcsegError]):
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __getitem__(self, index: int) -> Clip | MvcsegError:
+    def __getitem__(self, index: int) -> PackedClip | MvcsegError:
         try:
-            return self._clips[index]
+            return self._clips.packed(index)
         except MvcsegError as error:
             return error
 
 
-def _collate(items: Sequence[Clip | MvcsegError]) -> Clip | MvcsegError:
-    clips: list[Clip] = []
+def _collate(items: Sequence[PackedClip | MvcsegError]) -> PackedClip | MvcsegError:
+    clips: list[PackedClip] = []
     for item in items:
         if isinstance(item, MvcsegError):
             return item
         clips.append(item)
-    return padded_batch(clips)
+    return packed_batch(clips)
 
 
-def _readable(batches: Iterator[Clip | MvcsegError]) -> Iterator[Clip]:
+def _readable(batches: Iterator[PackedClip | MvcsegError]) -> Iterator[PackedClip]:
     while True:
         try:
             batch = next(batches, None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mvcseg.data.clips import LabelledVideo
+from mvcseg.data.clip import LabelledVideo
 from mvcseg.data.files import shown
 from mvcseg.errors import DataError
 from mvcseg.segmenter import IGNORE_INDEX

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvcseg.data.clips import Clip, ClipDataset
+from mvcseg.data.clip import PackedClip
+from mvcseg.data.clips import ClipDataset
 from mvcseg.data.files import shown
 from mvcseg.data.joined import VideoSet, joined_videos
 from mvcseg.data.vspw import VSPW, VSPWVideo
@@ -230,7 +231,7 @@ def _take_steps(run: _Run) -> dict[str, float]:
     return scores
 
 
-def _step(run: _Run, batches: Sequence[Clip], *, step: int, factor: float) -> dict[str, float | None]:
+def _step(run: _Run, batches: Sequence[PackedClip], *, step: int, factor: float) -> dict[str, float | None]:
     """One optimizer step; its losses, averaged over clips and processes, by their names in the log."""
     config, accelerator = run.config, run.accelerator
     samples = [int(sample) for batch in batches for sample in torch.as_tensor(batch.sample).tolist()]

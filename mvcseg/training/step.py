@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvcseg.data.clips import Clip
+from mvcseg.data.clip import PackedClip
 from mvcseg.losses import Objective
 from mvcseg.losses.mask_set import MaskSetObjective
 from mvcseg.losses.objective import SizedObjective, with_generators
@@ -59,7 +59,7 @@ class StepLosses:
 
 def add_gradients(
     model: nn.Module,
-    batches: Sequence[Clip],
+    batches: Sequence[PackedClip],
     *,
     objective: Objective,
     mask: PatchMask | None,
@@ -91,7 +91,7 @@ def add_gradients(
     losses = StepLosses(torch.zeros(2, device=device))
     watched = WatchedObjective(objective) if isinstance(objective, MaskSetObjective) else None
     for part, batch in enumerate(batches):
-        frames, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.frames, batch.labels))
+        frames, labels, _ = batch.unpacked(device)
         samples = [int(sample) for sample in torch.as_tensor(batch.sample).tolist()]
         generators = [keyed_generator((seed, sample, LOSS_STREAM), device) for sample in samples]
         torch.manual_seed(_seed_of((seed, samples[0], GLOBAL_STREAM)))
@@ -135,7 +135,7 @@ def _seed_of(key: tuple[int, ...]) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1
 
 
-def _for_step(objective: Objective, batches: Sequence[Clip], *, progress: float, accelerator: Any) -> Objective:
+def _for_step(objective: Objective, batches: Sequence[PackedClip], *, progress: float, accelerator: Any) -> Objective:
     """The objective with the mean size of all batches of all processes, known from the labels before any forward."""
     if not isinstance(objective, SizedObjective):
         return objective
