@@ -201,12 +201,8 @@ def _mask_sums(
     tall = settings.matching == "video"
     frames: list[int | None] = [None] if tall else list(range(len(matches)))
     device = layer.class_logits.device
-    masks = torch.cat(
-        [
-            layer.masks.chosen(video, frame, match.queries.to(device))
-            for frame, match in zip(frames, matches, strict=True)
-        ]
-    )
+    queries = [match.queries.to(device) for match in matches]
+    masks = layer.masks.chosen(video, None, queries[0]) if tall else layer.masks.chosen_of_frames(video, queries)
     if not len(masks):
         nothing = masks.sum(dtype=torch.promote_types(masks.dtype, torch.float32))
         return nothing, nothing
@@ -218,7 +214,7 @@ def _mask_sums(
         draw=draw,
     )
     logits = sample_points(masks.unsqueeze(1), points)[:, 0]
-    parts = torch.split(points, [len(match.queries) for match in matches])
+    parts = torch.split(points, [len(own) for own in queries])
     of_frames = list(zip(frames, matches, parts, strict=True))
     wanted = [clip.targets.at(frame, match.targets, part, covered=clip.covered) for frame, match, part in of_frames]
     weights = [weight for frame, _, part in of_frames if (weight := clip.weight_at(frame, part)) is not None]

@@ -61,6 +61,22 @@ def test_factored_and_dense_masks_agree_where_chosen(frame: int | None, has_bias
         assert torch.allclose(got, expected, atol=1e-11)
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_masks_of_every_frames_own_queries_are_those_frame_by_frame(has_bias: bool) -> None:
+    leaves = parts(has_bias=has_bias)
+    queries = [torch.tensor([4, 1]), torch.empty(0, dtype=torch.int64), torch.tensor([2, 0, 5])]
+    for masks in (FactoredMasks(*leaves), dense(*leaves)):
+        got = masks.chosen_of_frames(1, queries)
+        expected = torch.cat([masks.chosen(1, frame, own) for frame, own in enumerate(queries)])
+        assert torch.allclose(got, expected, atol=1e-12)
+        for of_got, of_expected in zip(
+            torch.autograd.grad(got.square().sum(), leaves, retain_graph=True),
+            torch.autograd.grad(expected.square().sum(), leaves),
+            strict=True,
+        ):
+            assert torch.allclose(of_got, of_expected, atol=1e-11)
+
+
 def test_a_tall_mask_is_the_frames_below_each_other() -> None:
     leaves = parts()
     masks, points = dense(*leaves), border_points()
