@@ -60,6 +60,16 @@ def test_only_a_video_model_sees_the_frames_before(kind: str) -> None:
     assert bool(same) == (kind != "videomt")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_odd_sizes_are_read_with_the_mean_colour_around(kind: str) -> None:
+    segmenter, frames = from_transformers(tiny_net(kind)), clip(1, 2, 3, 45, 61)
+    height, width = (64, 64) if kind in ("segformer", "mask2former") else (48, 64)
+    padded = torch.tensor(mvcseg.IMAGENET_MEAN).view(3, 1, 1).expand(1, 2, 3, height, width).clone()
+    padded[..., :45, :61] = frames
+    assert torch.allclose(segmenter(frames), segmenter(padded)[..., :45, :61], atol=1e-4)
+
+
 @torch.no_grad()
 def test_segformer_gives_the_logits_of_the_net() -> None:
     net, frames = tiny_net("segformer"), clip(1, 2, 3, 64, 96)
@@ -151,6 +161,15 @@ def test_weights_are_saved_and_read_by_transformers(kind: str, tmp_path: object)
     again = from_transformers(type(segmenter.net).from_pretrained(tmp_path)).eval()
     with torch.no_grad():
         assert torch.equal(again(frames), segmenter(frames))
+
+
+@pytest.mark.parametrize("kind", ["segformer", "eomt"])
+def test_a_new_head_is_for_as_many_classes_as_asked(kind: str, tmp_path: object) -> None:
+    net = named(tiny_net(kind), NAMES)
+    net.save_pretrained(tmp_path)
+    renewed = type(net).from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True)
+    segmenter = from_transformers(renewed, class_names=list("abcdefg"))
+    assert segmenter(clip(1, 1, 3, 32, 32)).shape == (1, 1, 7, 32, 32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
