@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvcseg.data.class_list import CLASS_LIST_FILE, class_names_of
+from mvcseg.data.class_list import CLASS_LIST_FILE, PLAIN_CLASS_LIST_FILE, class_list_of, class_names_of
 from mvcseg.data.files import shown, write_aside
-from mvcseg.data.images import list_images, natural_order, read_frame
+from mvcseg.data.images import IMAGE_SUFFIXES, list_images, natural_order, read_frame
 from mvcseg.data.label_maps import read_label_map
+from mvcseg.data.layout_hints import hint_for_root, hint_for_video, is_sorted_by_kind
 from mvcseg.data.vspw import VSPW, check_raw_values, listing_error
 from mvcseg.errors import DataError
+from mvcseg.segmenter import IGNORE_INDEX
 
 SPLITS = ("train", "val", "test")
 """Names of the lists that are looked for, and written where there is none."""
@@ -32,7 +34,8 @@ class CheckedFolder:
         frames: number of frames.
         labelled: number of videos with masks.
         pixels: labelled pixels of every class by its name, 0 where it does not occur.
-        has_class_list: whether the names are the data set's own; else they are VSPW's.
+        void: pixels of the masks that have no class.
+        class_list: name of the file with the data set's own classes; None where VSPW's are meant.
         splits: number of videos in every list.
         written: lists that the check wrote because there was none.
         unlisted: videos that stand in no list.
@@ -43,7 +46,8 @@ class CheckedFolder:
     frames: int
     labelled: int
     pixels: dict[str, int]
-    has_class_list: bool
+    void: int
+    class_list: str | None
     splits: dict[str, int]
     written: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
@@ -52,17 +56,23 @@ class CheckedFolder:
         total = sum(self.pixels.values())
         shares = sorted(((count, name) for name, count in self.pixels.items() if count), reverse=True)
         absent = [name for name, count in self.pixels.items() if not count]
-        source = CLASS_LIST_FILE if self.has_class_list else f"no {CLASS_LIST_FILE}: VSPW's"
         lists = ", ".join(f"{name}.txt {count}" for name, count in self.splits.items()) or "none"
         lines = [
             f"{shown(self.folder)}: no faults",
             f"videos   {self.videos}, {self.labelled} with masks; {self.frames} frames",
             f"lists    {lists}" + (" (written now)" if self.written else ""),
-            f"classes  {len(self.pixels)} ({source})",
+            f"classes  {len(self.pixels)} ({self.class_list or 'those of VSPW'})",
             *(f"  {100 * count / total:5.1f} %  {name}" for count, name in shares),
         ]
         if absent and shares:
             lines.append(f"  never    {', '.join(absent)}")
+        if self.labelled:
+            lines.append(f"void     {100 * self.void / (self.void + total):.1f} % of all pixels of the masks")
+        if self.class_list is None:
+            lines.append(
+                f"note: values were read as VSPW's classes, since there is neither {CLASS_LIST_FILE} nor "
+                f"{PLAIN_CLASS_LIST_FILE} (one name a line, the first for the value 1)"
+            )
         if self.unlisted:
             names = ", ".join(map(shown, self.unlisted[:5]))
             more = ", ..." if len(self.unlisted) > 5 else ""
@@ -77,7 +87,8 @@ def check_folder(
 
     Expected are ``data/<video>/origin/<frame>.jpg`` (or another image), ``data/<video>/mask/<frame>.png`` with the same
     stems and sizes and raw values 0 (void), 1 to K or 255, or no ``mask/`` at all, and
-    ``label_num_dic_final.json`` (else VSPW's classes are meant).
+    ``label_num_dic_final.json`` or ``classes.txt`` (else VSPW's classes are meant). For some other layouts the
+    message tells the commands that arrange them so.
 
     A sound data set without ``train.txt``, ``val.txt`` and ``test.txt`` gets them: of the videos with masks,
     by rising name, every fifth goes to val (of two to four the last) and the others to train; videos without masks
@@ -96,7 +107,7 @@ def check_folder(
     found = _inspect(Path(folder), progress)
     if found.faults:
         raise listing_error(f"{shown(folder)}: {len(found.faults)} faults", found.faults)
-    names, has_class_list = found.class_names, (Path(folder) / CLASS_LIST_FILE).is_file()
+    names, class_list = found.class_names, class_list_of(folder)
     splits, written = found.splits, False
     if not splits:
         splits, written = _split(found.labelled, found.unlabelled), True
@@ -109,7 +120,8 @@ def check_folder(
         frames=found.frames,
         labelled=len(found.labelled),
         pixels={name: int(found.pixels[index + 1]) for index, name in enumerate(names)},
-        has_class_list=has_class_list,
+        void=int(found.pixels[0] + found.pixels[IGNORE_INDEX]),
+        class_list=None if class_list is None else class_list.name,
         splits={name: len(videos) for name, videos in splits.items()},
         written=tuple(splits) if written else (),
         unlisted=tuple(video for video in (*found.labelled, *found.unlabelled) if video not in listed),
@@ -121,7 +133,7 @@ def find_faults(folder: str | os.PathLike[str]) -> list[str]:
 
     Example:
         >>> find_faults("nowhere")
-        ['nowhere/data: expected a folder with one folder a video, got none']
+        ['nowhere: no such folder']
     """
     return _inspect(Path(folder), None).faults
 
@@ -144,8 +156,13 @@ def _inspect(root: Path, progress: Callable[[int, int], object] | None) -> _Foun
             names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     except OSError:
         names = []
-    if not names:
-        found.faults.append(f"{shown(root / 'data')}: expected a folder with one folder a video, got none")
+    if not root.is_dir():
+        found.faults.append(f"{shown(root)}: no such folder")
+        return found
+    if is_sorted_by_kind(names) and not any((root / "data" / name / "origin").is_dir() for name in names):
+        found.faults.append(
+            f"{shown(root / 'data')}: expected a folder with one folder a video, got none; {hint_for_root(root)}"
+        )
         return found
     try:
         found.class_names = class_names_of(root)
@@ -160,6 +177,11 @@ def _inspect(root: Path, progress: Callable[[int, int], object] | None) -> _Foun
             _inspect_video(root / "data" / name, num_classes, found, pool)
     if progress is not None:
         progress(len(names), len(names))
+    if found.labelled and not found.faults and not found.pixels[1:IGNORE_INDEX].any():
+        found.faults.append(
+            f"{shown(root / 'data')}: no pixel of any mask has a class, all values are 0 or {IGNORE_INDEX} (void); "
+            "the first class is the value 1"
+        )
     return found
 
 
@@ -176,12 +198,21 @@ def _inspect_lists(root: Path, found: _Found) -> None:
 
 
 def _inspect_video(folder: Path, num_classes: int, found: _Found, pool: ThreadPoolExecutor) -> None:
+    if not (folder / "origin").is_dir():
+        found.faults.append(f"{shown(folder)}: has no folder origin; {hint_for_video(folder)}")
+        return
     frames = _images(folder / "origin", None, found)
     has_masks = (folder / "mask").is_dir()
     masks = _images(folder / "mask", (".png",), found) if has_masks else {}
     (found.labelled if has_masks else found.unlabelled).append(folder.name)
     found.frames += len(frames)
-    if frames and has_masks:
+    if frames and masks and not frames.keys() & masks.keys():
+        frame, mask = next(iter(frames.values())), next(iter(masks.values()))
+        found.faults.append(
+            f"{shown(folder)}: no mask has the name of a frame (the first are {shown(frame.name)} and "
+            f"{shown(mask.name)}); a mask is named like its frame, with .png"
+        )
+    elif frames and masks:
         found.faults += [f"{shown(frames[stem])}: has no mask" for stem in frames if stem not in masks]
         found.faults += [f"{shown(masks[stem])}: has no frame" for stem in masks if stem not in frames]
 
@@ -227,7 +258,12 @@ def _images(folder: Path, suffixes: tuple[str, ...] | None, found: _Found) -> di
         found.faults.append(str(error))
         return {}
     if not paths:
-        found.faults.append(f"{shown(folder)}: expected images, got none")
+        others = [] if suffixes is None else list_images(folder, suffixes=IMAGE_SUFFIXES)
+        got = f"{len(others)} other images ({shown(others[0].name)}, ...)" if others else "none"
+        found.faults.append(
+            f"{shown(folder)}: expected {'images' if suffixes is None else 'label maps (.png)'}, got {got}"
+            + ("; JPEG and its like change the values" if others else "")
+        )
     return {path.stem: path for path in paths}
 
 

@@ -16,6 +16,8 @@ from mvcseg.errors import DataError
 
 CLASS_LIST_FILE = "label_num_dic_final.json"
 """Name of VSPW's class list: class name to raw mask value, 0 for void."""
+PLAIN_CLASS_LIST_FILE = "classes.txt"
+"""Name of a list that is easier to write: line k names the raw mask value k, void is not listed."""
 MAX_RAW_CLASSES = 254
 """Most classes of raw masks: 0 is void and 255 is void too."""
 
@@ -28,15 +30,27 @@ def class_names_of(root: str | os.PathLike[str], *, classes: str | os.PathLike[s
         classes: a class list to read instead of the data set's own.
 
     Returns:
-        The names in ``classes``, else in ``root/label_num_dic_final.json``, else VSPW's 124.
+        The names in ``classes``, else in ``root/label_num_dic_final.json`` or ``root/classes.txt``, else VSPW's 124.
 
     Raises:
-        DataError: the list is missing, broken or contradicts itself.
+        DataError: the list is missing, broken or contradicts itself, or there are two that differ.
     """
     if classes is not None:
         return read_class_list(classes)
-    own = Path(root) / CLASS_LIST_FILE
-    return read_class_list(own) if own.is_file() else VSPW_CLASSES
+    own = class_list_of(root)
+    return VSPW_CLASSES if own is None else read_class_list(own)
+
+
+def class_list_of(root: str | os.PathLike[str]) -> Path | None:
+    """The class list in a data set's folder; None where there is none.
+
+    Raises:
+        DataError: there are two that differ.
+    """
+    found = [path for name in (CLASS_LIST_FILE, PLAIN_CLASS_LIST_FILE) if (path := Path(root) / name).is_file()]
+    if len(found) == 2 and read_class_list(found[0]) != read_class_list(found[1]):
+        raise DataError(f"{shown(found[1])}: names other classes than {found[0].name} beside it; remove one of them")
+    return found[0] if found else None
 
 
 def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -232,7 +232,8 @@ def _png_kind(path: str | os.PathLike[str]) -> tuple[int, int]:
     _, _, depth, colour_type = _png_header(path)
     if colour_type != _PALETTE and (depth, colour_type) not in ((8, _GREY), (16, _GREY)):
         kind = f"{depth}-bit {_COLOUR_TYPES.get(colour_type, 'unknown')}"
-        raise DataError(f"{shown(path)}: expected one 8-bit channel of class ids (grey or palette), got {kind}")
+        fix = "; write the numbers of the classes, not their colours" if colour_type in (2, 6) else ""
+        raise DataError(f"{shown(path)}: expected one 8-bit channel of class ids (grey or palette), got {kind}{fix}")
     return depth, colour_type
 
 

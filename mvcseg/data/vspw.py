@@ -15,7 +15,7 @@ from typing import overload
 
 from torch import Tensor
 
-from mvcseg.data.class_list import class_names_of
+from mvcseg.data.class_list import PLAIN_CLASS_LIST_FILE, class_names_of
 from mvcseg.data.files import shown
 from mvcseg.data.frames import FrameFolder
 from mvcseg.data.images import list_images
@@ -35,8 +35,8 @@ class VSPW(Sequence["VSPWVideo"]):
         root: folder that holds ``data/`` and the split's list.
         split: ``"val"`` for ``val.txt``: a video name a line; blank lines, hidden names and the kind of line
             end do not matter, nor does a missing last one.
-        class_names: names of the classes 0 to K-1; None takes those of ``label_num_dic_final.json``, and VSPW's
-            124 where there is no such file.
+        class_names: names of the classes 0 to K-1; None takes those of ``label_num_dic_final.json`` or
+            ``classes.txt``, and VSPW's 124 where there is no such file.
 
     Attributes:
         root: as given.
@@ -245,7 +245,10 @@ def _read_split(root: Path, split: str) -> list[str]:
         # Names are what the file system holds, which need not be UTF-8.
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     except FileNotFoundError as error:
-        found = ", ".join(sorted(shown(other.stem) for other in root.glob("*.txt"))) or "none"
+        found = ", ".join(
+            sorted(shown(other.stem) for other in root.glob("*.txt") if other.name != PLAIN_CLASS_LIST_FILE)
+        )
+        found = found or "none"
         raise DataError(f"{shown(path)}: no such list of videos; splits found in the folder: {found}") from error
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error

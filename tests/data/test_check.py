@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +109,7 @@ def test_every_fault_is_found_at_once(tmp_path: Path) -> None:
         "b/mask/2.png: expected 6 x 10 pixels like 0.jpg, got 4 x 4",
         "b/mask/3.png: expected a PNG label map",
         "c/origin: expected images, got none",
-        "d/origin: cannot be read: No such file",
+        "d: has no folder origin; put its frames into origin/",
     ):
         assert sum(expected in fault for fault in faults) == 1, (expected, faults)
     assert len(faults) == 11
@@ -132,9 +135,138 @@ def test_a_broken_class_list_is_one_fault(tmp_path: Path) -> None:
 
 
 def test_another_folder_is_a_fault(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"data: expected a folder with one folder a video, got none"):
-            check_folder(folder)
+    with pytest.raises(DataError, match=r"data: expected a folder with one folder a video, got none; arrange it"):
+        check_folder(tmp_path)
+    with pytest.raises(DataError, match=r"nowhere: no such folder"):
+        check_folder(tmp_path / "nowhere")
+
+
+def one_level_up(root: Path) -> None:
+    for video in ("a", "b c"):
+        (root / "data" / video).rename(root / video)
+    (root / "data").rmdir()
+
+
+def frames_in_the_videos_folder(root: Path) -> None:
+    for video in ("a", "b c"):
+        folder = root / "data" / video
+        for path in (folder / "origin").iterdir():
+            path.rename(folder / path.name)
+        (folder / "origin").rmdir()
+
+
+def other_names(root: Path) -> None:
+    for video in ("a", "b c"):
+        folder = root / "data" / video
+        (folder / "origin").rename(folder / "Images")
+        (folder / "mask").rename(folder / "labels")
+
+
+def images_and_masks_by_video(root: Path) -> None:
+    for kind, name in (("origin", "images"), ("mask", "masks")):
+        for video in ("a", "b c"):
+            (root / name).mkdir(exist_ok=True)
+            (root / "data" / video / kind).rename(root / name / video)
+    for video in ("a", "b c"):
+        (root / "data" / video).rmdir()
+    (root / "data").rmdir()
+
+
+def images_and_masks_in_data(root: Path) -> None:
+    images_and_masks_by_video(root)
+    (root / "data").mkdir()
+    for name in ("images", "masks"):
+        (root / name).rename(root / "data" / name)
+
+
+def images_and_masks_of_one_video(root: Path) -> None:
+    for kind, name in (("origin", "frames"), ("mask", "gt")):
+        (root / "data" / "a" / kind).rename(root / name)
+    shutil.rmtree(root / "data")
+
+
+@pytest.mark.parametrize(
+    "disorder",
+    [
+        one_level_up,
+        frames_in_the_videos_folder,
+        other_names,
+        images_and_masks_by_video,
+        images_and_masks_in_data,
+        images_and_masks_of_one_video,
+    ],
+)
+def test_the_commands_of_a_fault_arrange_the_folder(tmp_path: Path, disorder: Callable[[Path], None]) -> None:
+    root = make(tmp_path / "my data", "a", "b c")
+    disorder(root)
+    faults = find_faults(root)
+    assert faults
+    for fault in faults:
+        assert "\n" not in fault
+        command = fault[fault.index("; ") :].split(": ", 1)[1]
+        subprocess.run(["bash", "-c", command], check=True)
+    assert find_faults(root) == []
+    assert check_folder(root).labelled in (1, 2)
+
+
+def test_many_videos_to_sort_are_told_by_the_first_few(tmp_path: Path) -> None:
+    for index in range(30):
+        (tmp_path / "images" / f"v{index}").mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / f"images/v{index}/0.png")
+    (fault,) = find_faults(tmp_path)
+    assert "and so on for 30 videos" in fault
+    assert len(fault) < 1500
+
+
+def test_a_video_may_be_called_images(tmp_path: Path) -> None:
+    assert find_faults(make(tmp_path, "images", "masks")) == []
+
+
+def test_the_data_folder_itself_is_recognised(tmp_path: Path) -> None:
+    root = make(tmp_path, "a")
+    with pytest.raises(DataError, match="give the folder that holds it, " + str(tmp_path)):
+        check_folder(root / "data")
+
+
+def test_masks_of_a_newcomer_are_told_what_is_wrong(tmp_path: Path) -> None:
+    root = make(tmp_path, "colours", "jpeg", "named")
+    Image.new("RGB", (10, 6), (255, 0, 0)).save(root / "data/colours/mask/0.png")
+    for index in range(2):
+        (root / f"data/jpeg/mask/{index}.png").unlink()
+        Image.new("L", (10, 6)).save(root / f"data/jpeg/mask/{index}.jpg")
+        (root / f"data/named/mask/{index}.png").rename(root / f"data/named/mask/{index}_mask.png")
+    faults = find_faults(root)
+    for expected in (
+        "colours/mask/0.png: expected one 8-bit channel of class ids (grey or palette), got 8-bit RGB; write the num",
+        "jpeg/mask: expected label maps (.png), got 2 other images (0.jpg, ...); JPEG and its like change the values",
+        "named: no mask has the name of a frame (the first are 0.jpg and 0_mask.png); a mask is named like its frame",
+    ):
+        assert sum(expected in fault for fault in faults) == 1, (expected, faults)
+    assert len(faults) == 3
+
+
+def test_masks_without_any_class_are_a_fault(tmp_path: Path) -> None:
+    root = make(tmp_path, "a")
+    for path in root.glob("data/*/mask/*.png"):
+        Image.fromarray(np.full((6, 10), 255, np.uint8)).save(path)
+    (fault,) = find_faults(root)
+    assert "no pixel of any mask has a class, all values are 0 or 255 (void)" in fault
+
+
+def test_what_is_void_and_whose_classes_they_are_is_told(tmp_path: Path) -> None:
+    root = make(tmp_path, "a")
+    masks = np.stack([np.array(Image.open(path)) for path in root.glob("data/*/mask/*.png")])
+    checked = check_folder(root)
+    assert checked.void == np.sum(masks == 0)
+    assert f"void     {100 * np.mean(masks == 0):.1f} % of all pixels" in str(checked)
+    assert "classes  3 (label_num_dic_final.json)" in str(checked)
+    (root / "label_num_dic_final.json").unlink()
+    assert "note: values were read as VSPW's classes" in str(check_folder(root))
+    (root / "classes.txt").write_text("road\nsky\n")
+    plain = check_folder(root)
+    assert "classes  2 (classes.txt)" in str(plain)
+    assert plain.pixels == {"road": np.sum(masks == 1), "sky": np.sum(masks == 2)}
+    assert VSPW(root, split="train").class_names == ("road", "sky")
 
 
 def test_real_folders_are_sound(shared_data: Path) -> None:

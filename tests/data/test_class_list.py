@@ -85,3 +85,14 @@ def test_missing_or_binary_list_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(DataError, match="binary: expected UTF-8"):
         read_class_list(tmp_path / "binary")
+
+
+def test_a_plain_list_in_the_folder_is_the_data_sets(tmp_path: Path) -> None:
+    assert class_names_of(tmp_path) == VSPW_CLASSES
+    write(tmp_path / "classes.txt", "road\nsky\n")
+    assert class_names_of(tmp_path) == ("road", "sky")
+    write(tmp_path / "label_num_dic_final.json", '{"others": "0", "road": "1", "sky": "2"}')
+    assert class_names_of(tmp_path) == ("road", "sky")
+    write(tmp_path / "classes.txt", "sky\nroad\n")
+    with pytest.raises(DataError, match=r"classes\.txt: names other classes than label_num_dic_final\.json"):
+        class_names_of(tmp_path)
