@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mvcseg.errors import DTypeError, ShapeError
+from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.losses import DenseMasks, LayerPrediction, MaskSetObjective, QueryClip
 from mvcseg.losses.set_matching import Matching
 from mvcseg.models.dvis.semantic import STRIDE, class_table, semantic_scores
@@ -76,12 +76,11 @@ class QuerySegmenter(nn.Module):
         std: per-channel standard deviation.
 
     Raises:
-        ConfigError: there are more than 255 classes.
+        ConfigError: there are more than 255 classes, or ``mean`` and ``std`` are not three numbers each with ``std``
+            above 0.
     """
 
     class_order: Tensor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -96,6 +95,8 @@ class QuerySegmenter(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ConfigError(f"mean, std: expected three numbers each, std above 0, got {mean} and {std}")
         self.net = net
         self.layers_of = layers_of
         self.num_classes = check_num_classes(len(class_order))
@@ -104,8 +105,8 @@ class QuerySegmenter(nn.Module):
         self.matching = matching
         columns = torch.tensor([*class_order, self.num_classes])
         self.register_buffer("class_order", columns, persistent=False)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
 
     @overload
     def forward(self, frames: Tensor, /, *, generators: Generators | None = None) -> Tensor: ...
@@ -151,7 +152,7 @@ class QuerySegmenter(nn.Module):
         return clip
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """What the net sees of frames ``(..., 3, H, W)`` in ``[0, 1]``: padding is the mean colour.
+        """What the net sees of frames ``(B, T, 3, H, W)`` in ``[0, 1]``: padding is the mean colour.
 
         Raises:
             ShapeError: frames are not ``(B, T, 3, H, W)`` or empty.
@@ -161,9 +162,10 @@ class QuerySegmenter(nn.Module):
         check_float(frames=frames)
         if 0 in frames.shape:
             raise ShapeError(f"frames: expected (b t 3 h w) with no empty axis, got {tuple(frames.shape)}")
-        weight = next(self.net.parameters())
-        images = (frames - self.mean.to(frames)) / self.std.to(frames)
-        return pad_to_multiple(images, multiple=self.multiple_of).to(weight.dtype)
+        # numbers, not buffers: a buffer made half keeps few digits
+        channels = zip(frames.unbind(2), self.mean, self.std, strict=True)
+        images = torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=2)
+        return pad_to_multiple(images, multiple=self.multiple_of).to(next(self.net.parameters()).dtype)
 
     def layers(self, images: Tensor, *, every_layer: bool, generators: Generators | None = None) -> list[FrameLayer]:
         """Layers of normalised images ``(B, T, 3, H, W)``: classes in data-set order, masks a quarter of their size."""

@@ -166,7 +166,7 @@ class VideomtSegmenter(QuerySegmenter):
 
     def _next(self, frame: Tensor, state: VideomtState) -> tuple[Tensor, Tensor]:
         """Mask logits and class table of the next frame, uint8 ``(1, 3, H, W)``; ``state`` is brought up to date."""
-        scaled = frame.to(self.mean.device, non_blocking=True).to(self.mean.dtype) / 255
+        scaled = frame.to(next(self.net.parameters()).device, non_blocking=True).float() / 255
         images = self.normalise(scaled.unsqueeze(0))
         grid, encoded = grid_of(self.net, images), _encode(self.net, images[0])
         (layer,) = next_layers(self.net, encoded, state, grid=grid, every_layer=False)

@@ -62,6 +62,21 @@ def test_frames_are_normalised_then_padded_with_the_mean() -> None:
     assert (images[..., 33:] == 0).all()
 
 
+def test_a_net_in_half_precision_sees_frames_normalised_in_full() -> None:
+    segmenter = QuerySegmenter(TwoQueries(), layers_of=TwoQueries.layers, class_order=[0, 1])
+    frames = torch.rand(1, 1, 3, 32, 32)
+    exact = segmenter.normalise(frames)
+    assert torch.equal(segmenter.bfloat16().normalise(frames), exact.bfloat16())
+
+
+def test_other_statistics_are_used_and_checked() -> None:
+    segmenter = from_transformers(tiny_net("eomt"), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    assert torch.equal(segmenter.normalise(torch.ones(1, 1, 3, 32, 32)), torch.ones(1, 1, 3, 32, 32))
+    for statistics in ({"mean": (0.5, 0.5)}, {"std": (0.2, 0.2, 0.0)}):
+        with pytest.raises(ConfigError, match="mean, std: expected three numbers each, std above 0"):
+            from_transformers(tiny_net("eomt"), **statistics)
+
+
 def test_a_score_of_nothing_has_a_finite_log() -> None:
     assert log_of(torch.zeros(2)).isfinite().all()
     (pair,) = per_frame(FrameLayer(torch.zeros(1, 4, 6), torch.zeros(1, 4, 8, 12)))
