@@ -105,6 +105,9 @@ def _predict(commands: Commands) -> None:
     parser.add_argument("video", nargs="?", metavar="VIDEO|DIR|-", help="video file, folder of frames, or - for a pipe")
     _data_set(parser, required=False)
     _model(parser)
+    parser.add_argument(
+        "--weights", metavar="F", help="with --segmenter: weights that `mvcseg train` saved, loaded into it"
+    )
     _prediction(parser)
     parser.add_argument("--classes", metavar="FILE", help="class names; else the model's, else those of ROOT")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="do part I of N of the videos, I from 1 to N")
@@ -187,14 +190,25 @@ def _train(commands: Commands) -> None:
         commands,
         "train",
         "train",
-        "train a compact segmenter, plainly or with masked video consistency",
-        "run.json holds the numbers of the run; docs/training.md lists them. A stopped run goes on with --resume.\n\n"
-        "  mvcseg train --vspw VSPW_480p --config run.json --out run1",
+        "train a compact segmenter, a stage of DVIS++ or a model of your own",
+        "run.json holds the numbers of the run; docs/training.md lists them. With a mask\n"
+        "it trains with masked video consistency, else plainly. A stopped run goes on\n"
+        "with --resume.\n\n"
+        "  mvcseg train --vspw VSPW_480p --config run.json --out run1\n"
+        "  mvcseg train --vspw ROOT --config f.json --segmenter my.py:build --out run2",
     )
     parser.add_argument("--vspw", required=True, metavar="ROOT", help="data set in the VSPW layout")
     parser.add_argument("--split", default="train", metavar="S", help="split to train on (default: %(default)s)")
     parser.add_argument("--config", required=True, metavar="F", help="JSON file with the numbers of the run")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for checkpoints, log and model.safetensors")
+    parser.add_argument(
+        "--segmenter",
+        metavar="FILE.py:FUNCTION",
+        help='your own model, with "model": "own" in F: FUNCTION() returns a Segmenter that is a torch.nn.Module. '
+        "Runs FILE.py, so give it only files you trust",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for checkpoints, log, pictures and the finished model"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
 
 
@@ -204,13 +218,15 @@ def _report(commands: Commands) -> None:
         "report",
         "report",
         "write one self-contained page to look at: frames, label maps, scores",
-        "  mvcseg report clip.mp4 masks-a masks-b --out page.html",
+        "Without a video, the page shows a training run alone, also while it goes on.\n\n"
+        "  mvcseg report clip.mp4 masks-a masks-b --out page.html\n"
+        "  mvcseg report --run runs/mvc --out page.html",
     )
-    parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
-    parser.add_argument("predictions", nargs="+", metavar="PRED", help="folders of label maps")
+    parser.add_argument("video", nargs="?", metavar="VIDEO", help="video file or folder of frames")
+    parser.add_argument("predictions", nargs="*", metavar="PRED", help="folders of label maps")
     parser.add_argument("--labels", metavar="DIR", help="ground truth in raw ids; adds the scores")
     parser.add_argument("--changes", metavar="F", help="changes.json of `mvcseg correct`")
-    parser.add_argument("--run", metavar="DIR", help="folder of `mvcseg train`; adds its curves")
+    parser.add_argument("--run", metavar="DIR", help="folder of `mvcseg train`; adds its curves and pictures")
     parser.add_argument("--out", required=True, metavar="F", help="page to write, such as page.html")
 
 

@@ -24,6 +24,7 @@ from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, DataError, UsageError
 from mvcseg.progress import frame_progress, progress_bar, watched_frames
 from mvcseg.segmenter import Video
+from mvcseg.train_command import train as train
 
 CHANGES_FILE = "changes.json"
 """Record of a correction, beside the label maps' folder."""
@@ -48,13 +49,15 @@ def predict(options: argparse.Namespace) -> None:
         raise UsageError("predict: --vspw and --split go together")
     if options.segmenter is not None and (options.preset is not None or options.spill_dir is not None):
         raise UsageError("predict: --preset and --spill-dir go with --checkpoint")
+    if options.weights is not None and options.segmenter is None:
+        raise UsageError("predict: --weights goes with --segmenter")
     if options.shard is not None and options.video == "-":
         raise UsageError("predict: --shard divides several videos, and a pipe is one")
     device = loading.choose_device(options.device)
     if options.checkpoint is not None:
         loaded = _load(options.checkpoint, options, device=device)
     else:
-        loaded = loading.load_function(options.segmenter, device=device)
+        loaded = loading.load_function(options.segmenter, device=device, weights=options.weights)
     class_names = _names_for(loaded, options)
     short_side, long_side = _test_size(loaded, options)
     if options.video == "-" and not options.tta and is_causal(loaded.segmenter):
@@ -226,21 +229,18 @@ def evaluate(options: argparse.Namespace) -> None:
     print(json.dumps(dict(result)) if options.json else result.table())
 
 
-def train(options: argparse.Namespace) -> None:
-    """``mvcseg train``."""
-    from mvcseg.training import read_config
-    from mvcseg.training import train as run_training
-
-    config = read_config(options.config)
-    result = run_training(config, root=options.vspw, out=options.out, split=options.split, resume=options.resume)
-    scores = "".join(f"  {name} {value:.4f}" for name, value in result.scores.items())
-    print(f"{result.steps} steps{scores}: {shown(result.model)}")
-
-
 def report(options: argparse.Namespace) -> None:
     """``mvcseg report``."""
     from mvcseg.reporting import report as write_report
+    from mvcseg.reporting import report_run
 
+    if options.video is None and options.run is not None:
+        if options.labels or options.changes:
+            raise UsageError("report: --labels and --changes go with VIDEO and PRED")
+        print(shown(report_run(options.run, out=options.out)))
+        return
+    if not options.predictions:
+        raise UsageError("report: expected VIDEO and at least one PRED, or --run DIR alone")
     with frame_progress() as progress:
         page = write_report(
             options.video,

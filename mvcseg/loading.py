@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,15 +118,19 @@ def _read_config(path: str) -> DVISConfig:
         raise ConfigError(f"preset: {shown(path)} cannot be read ({reason})") from error
 
 
-def load_function(reference: str, *, device: str | torch.device = "cpu") -> Loaded:
+def load_function(
+    reference: str, *, device: str | torch.device = "cpu", weights: str | os.PathLike[str] | None = None
+) -> Loaded:
     """The segmenter that a function in a Python file returns; that file is run.
 
     Args:
         reference: ``FILE.py:FUNCTION``. The function takes no arguments and returns a Segmenter; an attribute
             ``class_names`` of it names the classes.
         device: where a module is moved to.
+        weights: file that ``mvcseg train`` saved of this module, loaded into it, class names included.
 
     Raises:
+        CheckpointError: the weights cannot be read or are another module's.
         ConfigError: the reference is not of that form, the file or function is missing, what it returns has no
             ``num_classes``, or running it fails.
     """
@@ -155,10 +160,28 @@ def load_function(reference: str, *, device: str | torch.device = "cpu") -> Load
     check_num_classes(segmenter.num_classes)
     if isinstance(segmenter, nn.Module):
         segmenter = segmenter.to(device).eval()
-    names = tuple(getattr(segmenter, "class_names", ()) or numbered_classes(segmenter.num_classes))
+    stored = () if weights is None else _load_weights(segmenter, weights)
+    names = stored or tuple(getattr(segmenter, "class_names", ()) or numbered_classes(segmenter.num_classes))
     if len(names) != segmenter.num_classes:
         raise ConfigError(f"segmenter: expected {segmenter.num_classes} class_names, got {len(names)}")
-    return Loaded(segmenter, names, f"{function} of {_digest(path)}")
+    trained = "" if weights is None else f" with {_digest(weights)}"
+    return Loaded(segmenter, names, f"{function} of {_digest(path)}{trained}")
+
+
+def _load_weights(segmenter: Segmenter, path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Fill a module; the class names that the file states."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_model
+
+    if not isinstance(segmenter, nn.Module):
+        raise ConfigError(f"weights: expected a segmenter that is a torch.nn.Module, got {type(segmenter).__name__}")
+    try:
+        load_model(segmenter, os.fspath(path))
+        with safe_open(path, framework="pt") as file:
+            return tuple(str(name) for name in json.loads((file.metadata() or {}).get("class_names", "[]")))
+    except (SafetensorError, OSError, UnicodeDecodeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{shown(path)}: cannot be loaded into the segmenter ({reason:.300})") from error
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from mvcseg.training.batches import clip_dataset, iter_steps
 from mvcseg.training.building import build_trainee
 from mvcseg.training.checkpointing import load_newest, new_accelerator, random_state_kept, save_checkpoint
 from mvcseg.training.config import TrainConfig
+from mvcseg.training.following import Follower, followed
 from mvcseg.training.foresight import check_labels, note_short_videos
 from mvcseg.training.interrupt import interrupted_after_a_step
 from mvcseg.training.schedule import learning_rate_factor
@@ -70,9 +70,11 @@ def train(
     """Train a model on a data set in the VSPW layout.
 
     ``out`` receives ``config.json``; ``log.jsonl`` with a line a step (``step`` from 1, ``loss`` = ``loss_clean`` +
-    ``loss_masked``, the latter already times ``mask_weight`` and null without a mask, ``lr``, ``seconds``) and a
-    line an evaluation (``step``, ``mIoU``, ``VC8``, ``VC16``); ``checkpoints/step_N``, the last two; and at the end
-    ``model.safetensors``, class names inside. A kill at any moment loses the steps since the last checkpoint.
+    ``loss_masked``, the latter already times ``mask_weight`` and null without a mask; with the set loss the last
+    layer's terms ``loss_ce``, ``loss_mask``, ``loss_dice`` and ``loss_contrast``; ``lr``, ``seconds``,
+    ``images_per_second``) and a line an evaluation (``step``, ``mIoU``, ``VC8``, ``VC16``); ``checkpoints/step_N``, the
+    last two; ``pictures/step_N.png`` and ``tensorboard/`` where asked for; and at the end ``model.safetensors``, class
+    names inside. A kill at any moment loses the steps since the last checkpoint.
 
     Args:
         config: the run's numbers.
@@ -122,6 +124,7 @@ class _Run:
     model: nn.Module
     optimizer: Any
     clips: ClipDataset
+    class_names: tuple[str, ...]
     judged: Sequence[VSPWVideo]
     first_step: int
 
@@ -171,7 +174,7 @@ def _prepare(
     done = load_newest(accelerator, out)
     if accelerator.is_main_process:
         run_folder.cut_log(out, last_step=done)
-    return _Run(config, out, accelerator, trainee, model, optimizer, clips, judged, first_step=done)
+    return _Run(config, out, accelerator, trainee, model, optimizer, clips, class_names, judged, first_step=done)
 
 
 def _labelled(data: VSPW) -> list[VSPWVideo]:
@@ -199,8 +202,7 @@ def _take_steps(run: _Run) -> dict[str, float]:
         pin_memory=run.device.type == "cuda",
     )
     with (
-        run_folder.appended_log(run.out) if run.is_main else contextlib.nullcontext() as log,
-        _progress(run) as bar,
+        _follower(run) as follower,
         interrupted_after_a_step(alone=accelerator.num_processes == 1) as is_interrupted,
     ):
         for step in range(run.first_step, config.steps):
@@ -213,22 +215,30 @@ def _take_steps(run: _Run) -> dict[str, float]:
                 drops=config.drops,
                 drop_factor=config.drop_factor,
             )
-            losses = _step(run, next(steps), step=step, factor=factor)
+            batches = next(steps)
+            losses = _step(run, batches, step=step, factor=factor)
             seconds = round(time.perf_counter() - start, 4)
-            if log is not None:
-                log.write(step=step + 1, **losses, lr=config.learning_rate * factor, seconds=seconds)
             done, is_last = step + 1, step + 1 == config.steps
+            if follower is not None:
+                follower.step(done, losses, learning_rate=config.learning_rate * factor, seconds=seconds)
+                if config.picture_every and done % config.picture_every == 0:
+                    follower.picture(done, batches[0], run.trainee.segmenter, class_names=run.class_names)
             if config.eval_every and (is_last or done % config.eval_every == 0):
                 scores = _evaluate(run)
-                if log is not None:
-                    log.write(step=done, **jsonable(scores))
+                if follower is not None:
+                    follower.scores(done, jsonable(scores))
             if is_last or done % config.checkpoint_every == 0 or is_interrupted():
                 save_checkpoint(accelerator, run.out, step=done)
             if is_interrupted() and not is_last:
                 raise KeyboardInterrupt
-            bar.set_postfix(loss=f"{losses['loss']:.3f}", **{k: f"{v:.3f}" for k, v in scores.items()}, refresh=False)
-            bar.update()
     return scores
+
+
+def _follower(run: _Run) -> contextlib.AbstractContextManager[Follower | None]:
+    """On the first process, what shows how the run goes."""
+    if not run.is_main:
+        return contextlib.nullcontext()
+    return followed(run.config, run.out, done=run.first_step, processes=run.accelerator.num_processes)
 
 
 def _step(run: _Run, batches: Sequence[PackedClip], *, step: int, factor: float) -> dict[str, float | None]:
@@ -303,19 +313,3 @@ def _told_how_to_go_on(out: Path) -> Iterator[None]:
         yield
     except (DataError, CheckpointError, TrainingError) as error:
         raise type(error)(f"{error}; {run_folder.way_on(out)}") from error
-
-
-def _progress(run: _Run) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(
-        total=run.config.steps,
-        initial=run.first_step,
-        desc="train",
-        unit="step",
-        delay=2,
-        # A file or pipe keeps every redraw as a line, so there the bar is drawn twice a minute.
-        mininterval=0.2 if sys.stderr.isatty() else 30,
-        file=sys.stderr,
-        disable=not run.is_main,
-    )

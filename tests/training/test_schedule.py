@@ -41,3 +41,11 @@ def test_only_trained_weights_of_two_axes_decay() -> None:
     assert [id(p) for p in decaying["params"]] == [id(model[0].weight)]
     assert {id(p) for p in still["params"]} == {id(p) for p in (model[0].bias, *model[1].parameters(), model[2].bias)}
     assert (decaying["weight_decay"], still["weight_decay"]) == (0.1, 0.0)
+
+
+def test_steps_drop_when_so_many_are_done() -> None:
+    factors = [
+        learning_rate_factor(step, steps=6, warm_up=1, schedule="steps", drops=(2, 4), drop_factor=0.5)
+        for step in range(6)
+    ]
+    assert factors == [1, 1, 0.5, 0.5, 0.25, 0.25]
