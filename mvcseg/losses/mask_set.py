@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError
+from mvcseg.losses.contrastive import Contrast
 from mvcseg.losses.queries import QueryClip
 from mvcseg.losses.set_losses import SetLosses, SetSettings, set_loss_terms, set_size
 from mvcseg.losses.set_matching import ClipTargets, Matching, PairCosts
@@ -23,9 +24,6 @@ from mvcseg.losses.targets import Targets, targets_of_labels
 from mvcseg.ops.points import Draw, draw_from
 from mvcseg.segmenter import IGNORE_INDEX, Segmenter
 from mvcseg.shapes import check_integer, check_shapes
-
-if TYPE_CHECKING:
-    from mvcseg.losses.contrastive import Contrast
 
 Predict = Callable[[Any, Tensor, Sequence[torch.Generator] | None], QueryClip]
 """``(segmenter, frames, generators) -> QueryClip``."""
@@ -178,7 +176,9 @@ class MaskSetObjective:
         if clip.embeds is None:
             raise ConfigError("contrast: expected a prediction with embeds to compare, got embeds=None")
         plain = [each.targets for each in targets]
-        return losses, self.contrast(clip.embeds, losses.matches, plain, draws=draws, size=size[2].to(clip.embeds))
+        return losses, self.contrast(
+            clip.embeds, losses.matches, plain, draws=draws, size=size[2].to(clip.embeds.device)
+        )
 
     def total(self, losses: SetLosses, contrast: Tensor | None) -> Tensor:
         """The weighted sum of ``terms``."""

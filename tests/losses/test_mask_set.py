@@ -352,6 +352,21 @@ def test_the_model_gets_the_generators_before_any_points_are_drawn() -> None:
     assert given == [[3, 1, 4, 1]]
 
 
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_the_loss_is_the_same_on_every_device(matching: str, device: torch.device) -> None:
+    frames, labels = clips()
+    losses = []
+    for place in (torch.device("cpu"), device):
+        net = QueryNet(matching=matching).to(place)
+        objective = objective_of(matching, void="ignored").with_generators(generators(range(4)))
+        loss = objective(net, frames.to(place), labels.to(place), torch.full(labels.shape, 0.5, device=place))
+        loss.backward()
+        assert loss.device.type == place.type
+        assert objective.size(labels.to(place)).device.type == place.type
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_masked_video_consistency_takes_it_twice() -> None:
     (frames, labels), net = clips(), QueryNet()
     mvc = MVCWrapper(net, mask=PatchMask(patch_size=16, ratio=0.5), objective=objective_of())  # type: ignore[arg-type]
