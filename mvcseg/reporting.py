@@ -1,17 +1,17 @@
-"""From a video and folders of predictions to the page that shows them: `mvcseg report`."""
+"""From a video and folders of predictions, or from a training run, to the page that shows them: `mvcseg report`."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
-from mvcseg.data.files import read_text, shown
+from mvcseg.data.files import shown
 from mvcseg.data.io import open_video
 from mvcseg.data.label_maps import CLASSES_FILE, LabelFolder, read_classes
 from mvcseg.data.palette import class_colours
@@ -19,17 +19,19 @@ from mvcseg.data.vspw import check_raw_values, class_ids
 from mvcseg.errors import ConfigError, DataError, ShapeError
 from mvcseg.metrics import MeanIoU, VideoConsistency
 from mvcseg.report import PageVideo, write_page
+from mvcseg.report.media import sample_positions
+from mvcseg.report.runs import run_curves, run_pictures
 from mvcseg.report.tables import STEADINESS
 from mvcseg.segmenter import IGNORE_INDEX, Video
 from mvcseg.shapes import MAX_CLASSES
 from mvcseg.vlm.changes import read_changes
 
-LOG_FILE = "log.jsonl"
-"""Name of the log in a training run's folder."""
 CLIP_LENGTHS = (8, 16)
 """Window lengths of the consistency scores, as VSPW reports them."""
 ONE_VIDEO = "The scores are of this video alone; a data set's are taken over all its videos together."
 NO_TRUTH = "Without ground truth nothing here says whether a class is right."
+MOST_PICTURES = 5
+"""Pictures of a training run that a page holds."""
 READ_AT_ONCE = 16
 """Label maps held in memory where a whole video is not needed."""
 
@@ -60,7 +62,7 @@ def report(
         labels: folder of ground truth in raw ids (0 void, 1..K, 255 void), directly, in a folder of the
             video's name, or in a ``mask`` folder, as in a VSPW video folder.
         changes: log of `mvcseg correct` (`mvcseg.vlm.write_changes`) for this video.
-        run: folder of a training run, whose ``log.jsonl`` gives curves.
+        run: folder of a training run, whose ``log.jsonl`` gives curves and whose ``pictures`` are shown.
         class_names: names of the classes; None takes them from the predictions' ``classes.json``, and without
             one numbers the classes up to the highest that occurs.
         title: heading of the page; None names the video.
@@ -124,9 +126,38 @@ def report(
         scores=scores,
         lower_is_better=(STEADINESS,),
         class_iou=class_iou,
-        curves=None if run is None else _read_curves(Path(run)),
+        curves=None if run is None else run_curves(run),
+        pictures=None if run is None else _shown_pictures(Path(run)),
         notes=[NO_TRUTH if labels is None else ONE_VIDEO, *notes],
         progress=lambda done, total: tell("write the page", done, total),
+    )
+
+
+def report_run(run: str | os.PathLike[str], *, out: str | os.PathLike[str], title: str | None = None) -> Path:
+    """Write the page that shows how a training run goes: its curves, and pictures of what the model said.
+
+    Works while the run goes on.
+
+    Args:
+        run: folder of the run.
+        out: the HTML file.
+        title: heading of the page; None names the folder.
+
+    Returns:
+        The file written.
+
+    Raises:
+        DataError: the run's log or a picture is missing or broken; names it.
+    """
+    folder = Path(run)
+    return write_page(
+        Path(out),
+        title=title or f"Training: {shown(Path(os.path.abspath(folder)).name)}",  # noqa: PTH100 - as in _named
+        videos=[],
+        class_names=[],
+        colours=np.empty((0, 3), dtype=np.uint8),
+        curves=run_curves(folder),
+        pictures=_shown_pictures(folder),
     )
 
 
@@ -244,24 +275,13 @@ def _highest(labels: Video) -> int:
     return most
 
 
-def _read_curves(run: Path) -> dict[str, list[tuple[float, float]]]:
-    """Every number in a run's log against its step; numbers that never change are left out."""
-    path = run / LOG_FILE
-    curves: dict[str, list[tuple[float, float]]] = {}
-    lines = read_text(path).split("\n")
-    # the line after the last newline is empty, or one that a running or killed process has not finished
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-            step = float(row.pop("step"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f'{shown(path)}: line {number}: expected {{"step": ..., "loss": ...}}, got {line!r:.80}'
-            ) from error
-        for key, value in row.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                curves.setdefault(str(key), []).append((step, float(value)))
-    return {key: points for key, points in curves.items() if key != "seconds"}
+def _shown_pictures(run: Path) -> dict[str, Path]:
+    """The newest pictures of a run and some of those before, oldest first, by what they show."""
+    pictures = list(run_pictures(run).items())
+    if not pictures:
+        return {}
+    positions = sample_positions(len(pictures), MOST_PICTURES)
+    return {f"After step {pictures[i][0]:,}": pictures[i][1] for i in positions}
 
 
 def _silent(what: str, done: int, total: int) -> None:

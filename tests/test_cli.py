@@ -240,6 +240,14 @@ def test_report_writes_a_page(inside: Path, capsys: pytest.CaptureFixture[str]) 
     assert "VC8" in Path("page.html").read_text()
 
 
+def test_report_shows_a_run_alone(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").mkdir()
+    Path("run/log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    run("report --run run --out page.html")
+    assert output(capsys).strip() == "page.html"
+    assert "loss: 2 at step 1" in Path("page.html").read_text()
+
+
 def test_inspect_tells_what_a_checkpoint_holds(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("inspect in/model.safetensors --json")
     facts = json.loads(output(capsys))
@@ -354,6 +362,10 @@ def test_a_number_that_is_none_is_told_in_words(inside: Path, capsys: pytest.Cap
         "select in/pan.mp4 one --out o",
         "select in/pan.mp4 one one --out o",
         "correct in/pan.mp4 p --out o",
+        "report --out o",
+        "report in/pan.mp4 --out o",
+        "report in/pan.mp4 --run in --out o",
+        "report --run in --labels in/set/data/pan/mask --out o",
         "correct in/pan.mp4 in/set/data/pan --vlm http://localhost/v1 --groups in/g.json --out o",
     ],
 )

@@ -17,7 +17,7 @@ from PIL import Image
 from mvcseg.data import class_colours, write_classes, write_label_map, write_video
 from mvcseg.errors import ConfigError, DataError, ShapeError
 from mvcseg.metrics import MeanIoU, VideoConsistency
-from mvcseg.reporting import report
+from mvcseg.reporting import report, report_run
 
 NAMES = ["sky", "sea", "lake"]
 SIZE = (18, 12, 20)  # T, H, W
@@ -185,6 +185,46 @@ def test_a_runs_log_gives_curves(place: Path, make: Callable[..., str]) -> None:
     assert "mIoU: 0.5 at step 5" in html
     assert "seconds:" not in html
     assert "loss_masked:" not in html
+
+
+def write_run(folder: Path, *, pictures: int) -> Path:
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 30, "loss": 1.0}\n')
+    for step in range(1, pictures + 1):
+        Image.new("RGB", (8, 6), (step, 0, 0)).save(folder / "pictures" / f"step_{step}000.png")
+    return folder
+
+
+def captions(html: str) -> list[str]:
+    return re.findall(r"<figcaption>(After step [\d,]+)</figcaption>", html)
+
+
+def test_a_run_alone_has_a_page_of_its_own(tmp_path: Path) -> None:
+    html = report_run(write_run(tmp_path / "mvc", pictures=9), out=tmp_path / "page.html").read_text()
+    assert "<title>Training: mvc</title>" in html
+    assert "30 training steps" in html
+    assert "loss: 2 at step 1, 1 at step 30" in html
+    # the newest, and folded up four of those before, the latest first
+    assert captions(html) == [f"After step {step},000" for step in (9, 7, 5, 3, 1)]
+    assert html.index("After step 9,000") < html.index("<details>") < html.index("After step 7,000")
+    assert 'id="viewer"' not in html
+
+
+def test_a_run_without_pictures_has_its_curves(tmp_path: Path) -> None:
+    html = report_run(write_run(tmp_path / "a<b", pictures=0), out=tmp_path / "page.html", title="A run").read_text()
+    assert "<title>A run</title>" in html
+    assert (captions(html), "<details>" in html) == ([], False)
+
+
+def test_a_runs_pictures_are_shown_with_a_video_too(place: Path, make: Callable[..., str]) -> None:
+    assert captions(make(run=write_run(place / "run", pictures=1))) == ["After step 1,000"]
+
+
+def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", pictures=1)
+    (run / "pictures" / "step_1000.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"step_1000\.png: expected a picture"):
+        report_run(run, out=tmp_path / "page.html")
 
 
 def test_progress_tells_what_is_done(make: Callable[..., str]) -> None:

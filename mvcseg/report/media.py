@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.data.files import shown
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.segmenter import IGNORE_INDEX, Video
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SMALLEST_SIDE = 64
 """Frames are not scaled down below this longer side, whatever the bound on bytes."""
@@ -141,6 +147,23 @@ def read_clip(video: Video, positions: list[int]) -> Tensor:
     return clip if isinstance(clip, Tensor) else torch.as_tensor(clip)
 
 
+def embed_picture(path: str | os.PathLike[str], *, max_side: int = 1600) -> tuple[str, int, int]:
+    """A picture from a file as base64 WebP, with its width and height in pixels.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except OSError as error:
+        raise DataError(f"{shown(path)}: expected a picture, got {error}") from error
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return _encoded(image), image.width, image.height
+
+
 def _each(video: Video, positions: list[int]) -> Iterator[Tensor]:
     """Frames at ``positions`` in turn, neighbours read together."""
     start = 0
@@ -163,6 +186,11 @@ def _webp(frame: Tensor, width: int, height: int) -> str:
     image = Image.fromarray(np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return _encoded(image)
+
+
+def _encoded(image: Image) -> str:
+    """A picture as base64 WebP."""
     out = io.BytesIO()
     image.save(out, "WEBP", quality=72, method=2)
     return _base64(out.getvalue())

@@ -23,7 +23,7 @@ from torch import Tensor
 from mvcseg.data.files import write_aside
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.report.changes import change_list
-from mvcseg.report.media import EmbeddedVideo, embed_video
+from mvcseg.report.media import EmbeddedVideo, embed_picture, embed_video
 from mvcseg.report.tables import curve_figure, iou_table, score_table
 from mvcseg.report.text import counted, printable
 from mvcseg.segmenter import Video
@@ -73,6 +73,7 @@ def write_page(
     lower_is_better: Collection[str] = (),
     class_iou: Mapping[str, Sequence[float]] | None = None,
     curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    pictures: Mapping[str, str | os.PathLike[str]] | None = None,
     notes: Sequence[str] = (),
     max_side: int = 480,
     max_frames: int = 150,
@@ -95,6 +96,7 @@ def write_page(
         lower_is_better: columns of ``scores`` where a smaller number is the better one.
         class_iou: per-class IoU, K fractions by prediction name, NaN where a class does not occur.
         curves: training curves by name, points ``(step, value)``.
+        pictures: files of pictures that a training run drew, by caption; the last one is shown, the others fold out.
         notes: paragraphs at the end: where the figures come from and what they do not say.
         max_side: longer side in pixels that embedded frames and label maps are scaled down to.
         max_frames: most frames a video is shown with; a longer one is sampled evenly, and the page says so.
@@ -106,12 +108,13 @@ def write_page(
         The file written.
 
     Raises:
-        ConfigError: no classes, or names and colours that differ in number; a label outside 0..K-1 and 255;
-            a per-class IoU of another length than K.
+        ConfigError: videos but no classes, or names and colours that differ in number; a label outside 0..K-1 and
+            255; a per-class IoU of another length than K.
+        DataError: a picture cannot be read, or the page cannot be written.
         ShapeError: label maps or frame names that do not fit the frames.
         DTypeError: frames or colours that are not uint8.
     """
-    table = _hex_colours(colours, class_names)
+    table = _hex_colours(colours, class_names) if videos or len(class_names) else []
     embedded = [
         embed_video(
             video.frames,
@@ -132,12 +135,13 @@ def write_page(
     }
     html = _render(
         title=printable(title),
-        summary=_summary(videos, class_names),
+        summary=_summary(videos, class_names, curves or {}),
         scores=score_table(scores, lower_is_better=lower_is_better),
         iou=iou_table(class_iou or {}, class_names=class_names, colours=table),
         videos=[{"name": printable(video.name)} for video in videos],
         changes=change_list([(video.name, video.changes) for video in videos], class_names=class_names, colours=table),
-        curves=[curve_figure(name, points) for name, points in (curves or {}).items() if points],
+        curves=[curve_figure(printable(name), points) for name, points in (curves or {}).items() if points],
+        pictures=[_picture(caption, file) for caption, file in (pictures or {}).items()],
         notes=[printable(note) for note in notes],
         data=payload,
     )
@@ -210,7 +214,17 @@ def _payload(video: PageVideo, item: EmbeddedVideo) -> dict[str, object]:
     }
 
 
-def _summary(videos: Sequence[PageVideo], class_names: Sequence[str]) -> str:
+def _picture(caption: str, file: str | os.PathLike[str]) -> dict[str, object]:
+    data, width, height = embed_picture(file)
+    return {"caption": printable(caption), "data": data, "width": width, "height": height}
+
+
+def _summary(
+    videos: Sequence[PageVideo], class_names: Sequence[str], curves: Mapping[str, Sequence[tuple[float, float]]]
+) -> str:
+    if not videos:
+        steps = [int(points[-1][0]) for points in curves.values() if points]
+        return counted(max(steps, default=0), "training step")
     frames = sum(len(video.frames) for video in videos)
     return " · ".join(
         (counted(len(videos), "video"), counted(frames, "frame"), counted(len(class_names), "class", "classes"))

@@ -80,6 +80,7 @@ PRESENCE = [
     [[1, 1, 1, 1], [1, 1, 1, 1]],
     [[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 0, 1]],
     [[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0]],  # the second appears in frame 1 and is missing once after
+    [[1, 1, 0, 1, 0, 1], [0, 1, 0, 0, 1, 1]],
 ]
 
 
@@ -89,8 +90,8 @@ def test_terms_and_gradient_are_those_of_the_loop(presence: list[list[int]], see
     generator = torch.Generator().manual_seed(seed)
     targets = targets_of(presence)
     matches = match_all(targets, generator, num_queries=6)
-    embeds = torch.randn(4, 6, 5, dtype=torch.float64, generator=generator).requires_grad_()
-    takes_mean = torch.rand(4, len(targets), generator=generator) > 0.5
+    embeds = torch.randn(targets.num_frames, 6, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    takes_mean = torch.rand(targets.num_frames, len(targets), generator=generator) > 0.3
     losses, errors = reid_terms(embeds, matches, targets, takes_mean=takes_mean)
     expected_losses, expected_errors = loop_terms(embeds, matches, targets, takes_mean)
     assert torch.allclose(losses, torch.stack(expected_losses), rtol=1e-12)
@@ -116,7 +117,7 @@ def test_loss_is_weighted_and_takes_the_mean_above_one_half(generator: torch.Gen
     targets = targets_of([[1, 1, 1], [1, 1, 1]])
     matches = match_all(targets, generator, num_queries=6)
     embeds = torch.randn(1, 3, 6, 5, generator=generator)
-    numbers = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.5, 0.51]])
+    numbers = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.5, 0.5001]])
     asked: list[tuple[int, ...]] = []
 
     def draw(shape: tuple[int, ...]) -> Tensor:

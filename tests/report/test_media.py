@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mvcseg.errors import ConfigError, DTypeError, ShapeError
-from mvcseg.report.media import EmbeddedVideo, embed_video, sample_positions
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.report.media import EmbeddedVideo, embed_picture, embed_video, sample_positions
 from mvcseg.segmenter import Video
 
 
@@ -142,3 +143,20 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         embed(frames, maps)
+
+
+def test_a_picture_is_embedded_and_shrunk_to_the_longer_side(tmp_path: Path) -> None:
+    Image.new("RGBA", (400, 100), (200, 10, 10, 255)).save(tmp_path / "strip.png")
+    data, width, height = embed_picture(tmp_path / "strip.png", max_side=200)
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert (image.format, image.size) == ("WEBP", (width, height)) == ("WEBP", (200, 50))
+        assert np.abs(np.asarray(image).astype(int) - (200, 10, 10)).max() < 8
+    assert embed_picture(tmp_path / "strip.png")[1:] == (400, 100)
+
+
+@pytest.mark.parametrize("content", [None, b"no picture"])
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "strip.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"strip\.png: expected a picture"):
+        embed_picture(tmp_path / "strip.png")

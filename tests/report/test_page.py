@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.report import PageVideo, write_page
@@ -194,6 +195,36 @@ def test_scores_classes_curves_and_notes_are_printed(tmp_path: Path) -> None:
     for text in ("62.50", "+12.50", "25.0", "Seen on one video.", "loss: 2 at step 1, 1 at step 2"):
         assert text in html
     assert "empty" not in Elements(html).text
+
+
+def picture(folder: Path, number: int) -> Path:
+    file = folder / f"{number}.png"
+    Image.new("RGB", (12, 8), (number, 0, 0)).save(file)
+    return file
+
+
+def test_pictures_of_a_run_lie_in_the_page_the_last_one_first(tmp_path: Path) -> None:
+    html = page(tmp_path, pictures={f"step {number} {EVIL}": picture(tmp_path, number) for number in (1, 2, 3)})
+    elements = Elements(html)
+    images = [attributes for tag, attributes in elements.tags if tag == "img"]
+    assert [(image["width"], image["height"]) for image in images] == [("12", "8")] * 3
+    assert all(str(image["src"]).startswith("data:image/webp;base64,") for image in images)
+    assert [text[:6] for text in elements.text if text.startswith("step ")] == ["step 3", "step 2", "step 1"]
+    assert [tag for tag, _ in elements.tags if tag in ("img", "details")] == ["img", "details", "img", "img"]
+
+
+def test_a_page_without_a_video_shows_a_run_and_no_viewer(tmp_path: Path) -> None:
+    html = write_page(
+        tmp_path / "page.html",
+        title="A run",
+        videos=[],
+        class_names=[],
+        colours=torch.empty(0, 3, dtype=torch.uint8),
+        curves={"loss": [(1, 2.0), (1500, 1.0)]},
+    ).read_text()
+    assert "1,500 training steps" in html
+    assert "viewer" not in {attributes.get("id") for _, attributes in Elements(html).tags}
+    assert "#viewer" not in {attributes.get("href") for _, attributes in Elements(html).tags}
 
 
 def test_progress_counts_the_frames_of_all_videos(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from mvcseg.report import PageVideo, write_page
 
@@ -323,3 +325,32 @@ def test_text_keeps_its_contrast(browser: Any, js: Callable[..., Any], scheme: s
     assert (ground == "rgb(20, 23, 26)") == (scheme == "dark")
     assert js(CONTRAST, 4.5) == []
     assert js(CONTRAST, 21.1) != []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_of_a_run_shows_its_pictures_and_does_not_scroll_sideways(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    Image.new("RGB", (1000, 300), (200, 60, 60)).save(tmp_path / "strip.png")
+    path = write_page(
+        tmp_path / "run.html",
+        title="A run",
+        videos=[],
+        class_names=[],
+        colours=COLOURS[:0],
+        curves={"loss of masked clips": [(i, 1000.0 / (i + 1)) for i in range(50)], "mIoU": [(10, 0.4), (50, 0.5)]},
+        pictures={"After step 20": tmp_path / "strip.png", "After step 50": tmp_path / "strip.png"},
+    )
+    set_window(browser, width=width, height=900)
+    browser.get_log("browser")  # what other pages left
+    browser.get(path.as_uri())
+    pause(browser)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    js = browser.execute_script
+    assert js("return document.documentElement.scrollWidth") <= width
+    assert js("return document.querySelector('.strip img').naturalWidth") == 1000
+    assert js("return document.querySelectorAll('.strip img')[1].checkVisibility()") is False
+    js("document.querySelector('details').open = true")
+    pause(browser)
+    assert js("return document.querySelectorAll('.strip img')[1].checkVisibility()")
+    assert js("return document.documentElement.scrollWidth") <= width

@@ -102,6 +102,34 @@ def test_a_long_curve_is_thinned_to_means_and_smoothed() -> None:
     assert curve["smooth"]
 
 
+def test_steps_of_a_thinned_curve_are_those_of_the_run() -> None:
+    curve = curve_figure("loss", [(i, 1.0) for i in range(1, 2001)])
+    assert (curve["start"], curve["end"]) == ("step 1", "2000")
+
+
+def test_few_points_are_dots_and_many_a_smooth_line() -> None:
+    few, many = (curve_figure("mIoU", [(i, 0.1 * i) for i in range(count)]) for count in (3, 20))
+    assert few["dots"] == "M0.0 105.0h0M160.0 55.0h0M320.0 5.0h0"
+    assert (few["smooth"], many["dots"]) == ("", "")
+    assert many["smooth"]
+
+
+def test_a_loss_over_orders_of_magnitude_has_a_logarithmic_axis() -> None:
+    curve = curve_figure("mask loss", [(0, 100.0), (5, 10.0), (10, 1.0)])
+    assert curve["path"] == "M0.0 5.0L160.0 55.0L320.0 105.0"
+    assert curve["range"] == "1 to 100, log scale"
+    for name, points in (("learning rate", [(0, 100.0), (10, 1.0)]), ("loss", [(0, 100.0), (10, 0.0)])):
+        assert "log" not in str(curve_figure(name, points)["range"])
+
+
+def test_one_value_far_beyond_the_others_does_not_flatten_them() -> None:
+    curve = curve_figure("loss", [(i, 3.0 - i / 100 if i != 150 else 50.0) for i in range(200)])
+    assert str(curve["range"]).endswith(", once 50")
+    heights = [float(spot.split()[1]) for spot in str(curve["path"]).lstrip("M").split("L")]
+    assert heights[150] == 5.0
+    assert min(heights[:100]) < 70 < heights[199]
+
+
 @pytest.mark.parametrize("points", [[(1, math.nan)], [(1, math.inf), (2, math.nan)], []])
 def test_a_curve_without_a_number_is_empty(points: list[tuple[float, float]]) -> None:
     assert curve_figure("loss", points)["path"] == ""
