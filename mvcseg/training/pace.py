@@ -51,23 +51,26 @@ class Pace:
         self._left = total_steps - done
         self._clock = clock
         self._since = clock()
-        self._steps = self._images = self._seconds = 0.0
+        self._steps = self._images = self._seconds = self._at_work = 0.0
 
-    def step(self, images: int) -> Speed:
+    def step(self, images: int, *, seconds: float | None = None) -> Speed:
         """The pace after one more step.
 
         Args:
             images: frames that all processes together learned from in it.
+            seconds: what the step itself took; None counts all that passed since the step before, scoring and
+                checkpoints too, as the time left does in any case.
         """
         now = self._clock()
         self._left = max(self._left - 1, 0)
         self._steps = MEMORY * self._steps + 1
         self._images = MEMORY * self._images + images
-        self._seconds = MEMORY * self._seconds + (now - self._since)
-        self._since = now
-        if self._seconds <= 0:  # a clock too coarse for so short a step
-            return Speed(0.0, 0.0)
-        return Speed(self._images / self._seconds, self._left * self._seconds / self._steps)
+        passed, self._since = now - self._since, now
+        self._seconds = MEMORY * self._seconds + passed
+        self._at_work = MEMORY * self._at_work + (passed if seconds is None else seconds)
+        # a clock may be too coarse for so short a step
+        rate = self._images / self._at_work if self._at_work > 0 else 0.0
+        return Speed(rate, self._left * self._seconds / self._steps)
 
 
 def clock_time(seconds: float) -> str:

@@ -49,6 +49,13 @@ def test_a_resumed_run_has_only_what_is_left_before_it() -> None:
     assert [pace.step(1).seconds_left for _ in range(3)] == [2.0, 0.0, 0.0]
 
 
+def test_what_lies_between_steps_counts_for_the_time_left_alone() -> None:
+    pace = Pace(10, clock=ticking([2.0] * 3))
+    for _ in range(3):
+        speed = pace.step(6, seconds=0.5)
+    assert (speed.images_per_second, speed.seconds_left) == (pytest.approx(12), pytest.approx(14))
+
+
 def test_no_time_passing_gives_no_speed() -> None:
     speed = Pace(3, clock=ticking([0.0])).step(4)
     assert (speed.images_per_second, speed.seconds_left) == (0.0, 0.0)
