@@ -126,7 +126,7 @@ def uncertain_points(maps: Tensor, *, num_points: int, oversample: float, import
     chosen = int(importance * num_points)
     with torch.no_grad():
         candidates = draw((len(maps), int(oversample * num_points), 2))
-        logits = sample_points(maps.detach().unsqueeze(1), candidates)[:, 0]
+        logits = sample_points(maps.unsqueeze(1), candidates)[:, 0]
         nearest = logits.abs().topk(chosen, dim=1, largest=False).indices
         kept = candidates.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 2))
         free = draw((len(maps), num_points - chosen, 2))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ from mvcseg.losses.queries import DenseMasks, LayerPrediction
 from mvcseg.losses.set_matching import ClipTargets, Match, PairCosts, count_targets, match_clip
 from mvcseg.losses.set_terms import class_cost, mask_costs
 from mvcseg.losses.targets import Targets, targets_of_labels, targets_of_masks
-from mvcseg.ops.matching import assign_pairs
 from mvcseg.ops.points import draw_from
 
 T, Q, K, H, W = 3, 5, 4, 6, 8
@@ -122,22 +120,6 @@ def test_with_more_targets_than_queries_the_cheapest_pairs_are_matched(matching:
     for found in match(layer, targets_of_labels(labels), matching):
         assert sorted(found.queries.tolist()) == list(range(Q))
         assert len(set(found.targets.tolist())) == Q
-
-
-def test_pairs_of_a_wide_cost_are_those_of_the_narrow_one_turned() -> None:
-    cost = np.random.default_rng(0).random((7, 4))
-    rows, columns = assign_pairs(cost)
-    turned_columns, turned_rows = assign_pairs(cost.T)
-    assert sorted(zip(rows, columns, strict=True)) == sorted(zip(turned_rows, turned_columns, strict=True))
-    assert (np.diff(rows) > 0).all()
-    least = min(sum(cost[q, m] for m, q in enumerate(queries)) for queries in itertools.permutations(range(7), 4))
-    assert cost[rows, columns].sum() == pytest.approx(least)
-    assert [len(part) for part in assign_pairs(np.empty((5, 0)))] == [0, 0]
-    assert [len(part) for part in assign_pairs(np.empty((0, 5)))] == [0, 0]
-    with pytest.raises(ShapeError, match="cost: expected"):
-        assign_pairs(np.empty(3))
-    with pytest.raises(ConfigError, match="cost:"):
-        assign_pairs(np.full((3, 2), np.nan))
 
 
 @pytest.mark.parametrize("matching", ["frame", "first", "video"])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
-from mvcseg.ops.matching import assign, assign_inverse, cosine_cost, match_frames, take_order
+from mvcseg.ops.matching import assign, assign_inverse, assign_pairs, cosine_cost, match_frames, take_order
 
 
 def test_assignment_costs_least_of_all(generator: torch.Generator) -> None:
@@ -129,3 +129,19 @@ def test_what_cannot_be_matched_is_refused() -> None:
         match_frames(torch.zeros(2, 4, 5, 3), previous=torch.zeros(2, 6, 3))
     with pytest.raises(DTypeError, match="embeds"):
         match_frames(torch.zeros(2, 4, 5, 3, dtype=torch.int64))
+
+
+def test_pairs_of_a_wide_cost_are_those_of_the_narrow_one_turned() -> None:
+    cost = np.random.default_rng(0).random((7, 4))
+    rows, columns = assign_pairs(cost)
+    turned_columns, turned_rows = assign_pairs(cost.T)
+    assert sorted(zip(rows, columns, strict=True)) == sorted(zip(turned_rows, turned_columns, strict=True))
+    assert (np.diff(rows) > 0).all()
+    least = min(sum(cost[q, m] for m, q in enumerate(queries)) for queries in permutations(range(7), 4))
+    assert cost[rows, columns].sum() == pytest.approx(least)
+    assert [len(part) for part in assign_pairs(np.empty((5, 0)))] == [0, 0]
+    assert [len(part) for part in assign_pairs(np.empty((0, 5)))] == [0, 0]
+    with pytest.raises(ShapeError, match="cost: expected"):
+        assign_pairs(np.empty(3))
+    with pytest.raises(ConfigError, match="cost:"):
+        assign_pairs(np.full((3, 2), np.nan))

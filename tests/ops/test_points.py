@@ -119,11 +119,6 @@ def test_a_mean_over_free_points_is_unbiased_and_over_uncertain_ones_is_not(
             assert (deviations > 20) if differs else (deviations < 4)
 
 
-def test_no_gradient_flows_through_the_choice() -> None:
-    masks = MAPS[:, 0].clone().requires_grad_()
-    assert not uncertain_points(masks, num_points=8, oversample=3.0, importance=0.75, draw=draw).requires_grad
-
-
 def test_no_value_is_read_on_the_host() -> None:
     maps, points = MAPS.to("meta"), POINTS.to("meta")  # reading a value of a meta tensor is an error
     assert sample_points(maps, points).shape == (2, 3, 40)
