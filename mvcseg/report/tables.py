@@ -122,8 +122,10 @@ def curve_figure(name: str, points: Sequence[tuple[float, float]]) -> dict[str, 
         "smooth": _path(smooth, low, high) if len(kept) >= FEW_POINTS else "",
         "dots": _dots(drawn, low, high) if len(kept) < FEW_POINTS else "",
         "start": f"step {start:g}",
-        "end": f"{end:g}",
-        "range": f"{bottom:.3g} to {top:.3g}" + ", log scale" * is_log + f", once {highest:.3g}" * is_cut,
+        "end": f"{end:g}" if end > start else "",
+        "range": (f"{bottom:.3g} to {top:.3g}" if top > bottom else f"{top:.3g}")
+        + ", log scale" * is_log
+        + f", once {highest:.3g}" * is_cut,
         "description": f"{name}: {first:.4g} at step {start:g}, {last:.4g} at step {end:g}",
     }
 

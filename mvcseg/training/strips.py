@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from mvcseg.data.files import write_aside
+from mvcseg.errors import ConfigError
 from mvcseg.report.media import sample_positions
 from mvcseg.report.overlay import overlay
-from mvcseg.report.panels import beside
+from mvcseg.report.panels import INK, PAPER, beside
 from mvcseg.report.runs import PICTURES
 from mvcseg.shapes import check_integer, check_positive, check_shapes
 
 OPACITY = 0.65
 """Share of the class colour over the frame."""
+LEGEND_LINE, LEGEND_GAP = 17, 4
+"""Pixels of a line of names, and of the space around it."""
 
 
 def write_strip(
@@ -29,6 +33,7 @@ def write_strip(
     predictions: Tensor,
     *,
     colours: Tensor | NDArray[np.uint8],
+    class_names: Sequence[str] | None = None,
     max_side: int = 240,
     max_frames: int = 6,
 ) -> None:
@@ -40,18 +45,21 @@ def write_strip(
         labels: ground truth ``(T, H, W)``, classes 0..K-1 or 255, any integer dtype; 255 shows the frame.
         predictions: likewise.
         colours: RGB of each class, uint8 ``(K, 3)``, as `mvcseg.data.palette.class_colours` gives them.
+        class_names: name of each class; None leaves out the line that says which colour is which.
         max_side: longer side in pixels that a frame is scaled down to.
         max_frames: most frames shown; of a longer clip as many, evenly spaced.
 
     Raises:
         ShapeError: the shapes do not fit together.
         DTypeError: labels or predictions are not integer.
-        ConfigError: a label is neither below K nor 255, or a number is below 1.
+        ConfigError: a label is neither below K nor 255, there are not K names, or a number is below 1.
         DataError: the file cannot be written.
     """
     from PIL import Image
 
-    picture = strip(frames, labels, predictions, colours=colours, max_side=max_side, max_frames=max_frames)
+    picture = strip(
+        frames, labels, predictions, colours=colours, class_names=class_names, max_side=max_side, max_frames=max_frames
+    )
     with write_aside(path) as part:
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(part)
 
@@ -67,6 +75,7 @@ def strip(
     predictions: Tensor,
     *,
     colours: Tensor | NDArray[np.uint8],
+    class_names: Sequence[str] | None = None,
     max_side: int = 240,
     max_frames: int = 6,
 ) -> Tensor:
@@ -75,7 +84,7 @@ def strip(
     Raises:
         ShapeError: the shapes do not fit together.
         DTypeError: labels or predictions are not integer.
-        ConfigError: a label is neither below K nor 255, or a number is below 1.
+        ConfigError: a label is neither below K nor 255, there are not K names, or a number is below 1.
 
     Example:
         >>> labels = torch.zeros(2, 20, 30, dtype=torch.uint8)
@@ -85,13 +94,42 @@ def strip(
     check_shapes(frames=(frames, "t 3 h w"), labels=(labels, "t h w"), predictions=(predictions, "t h w"))
     check_integer(labels=labels, predictions=predictions)
     check_positive(max_side=max_side, max_frames=max_frames)
+    if class_names is not None and len(class_names) != len(colours):
+        raise ConfigError(f"class_names: expected {len(colours)}, one a colour, got {len(class_names)}")
     shown = sample_positions(len(frames), max_frames)
     small = _shrunk(_as_bytes(frames[shown].detach().cpu()), max_side=max_side)
     panels = {f"frame {t + 1}": frame for t, frame in zip(shown, small, strict=True)}
-    for name, maps in (("ground truth", labels), ("prediction", predictions)):
-        tinted = overlay(small, _sampled(maps[shown].detach().cpu(), small), colours=colours, opacity=OPACITY)
+    maps = [_sampled(each[shown].detach().cpu(), small) for each in (labels, predictions)]
+    for name, of_frames in zip(("ground truth", "prediction"), maps, strict=True):
+        tinted = overlay(small, of_frames, colours=colours, opacity=OPACITY)
         panels |= {f"{name} {t + 1}": frame for t, frame in zip(shown, tinted, strict=True)}
-    return beside({name: panel[None] for name, panel in panels.items()}, columns=len(shown))[0]
+    picture = beside({name: panel[None] for name, panel in panels.items()}, columns=len(shown))[0]
+    if class_names is None:
+        return picture
+    counts = torch.stack(maps).flatten().long().bincount(minlength=256)[: len(colours)]
+    seen = [int(i) for i in counts.argsort(descending=True, stable=True) if counts[i]]
+    legend = _legend([(class_names[i], colours[i].tolist()) for i in seen], width=picture.shape[2])
+    return torch.cat([picture, legend], dim=1)
+
+
+def _legend(entries: Sequence[tuple[str, list[int]]], *, width: int) -> Tensor:
+    """Lines ``(3, h, width)`` of coloured squares with their names."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=11)
+    places, x, y = [], LEGEND_GAP, 0
+    for name, _ in entries:
+        length = LEGEND_LINE + round(font.getlength(name)) + 2 * LEGEND_GAP
+        if x > LEGEND_GAP and x + length > width:
+            x, y = LEGEND_GAP, y + LEGEND_LINE
+        places.append((x, y))
+        x += length
+    image = Image.new("RGB", (width, y + LEGEND_LINE + LEGEND_GAP if entries else 0), (PAPER, PAPER, PAPER))
+    draw = ImageDraw.Draw(image)
+    for (name, colour), (x, y) in zip(entries, places, strict=True):
+        draw.rectangle((x, y + 2, x + 10, y + 12), fill=(colour[0], colour[1], colour[2]))
+        draw.text((x + 15, y), name, fill=(INK, INK, INK), font=font)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _as_bytes(frames: Tensor) -> Tensor:

@@ -137,4 +137,6 @@ def test_a_curve_without_a_number_is_empty(points: list[tuple[float, float]]) ->
 
 def test_a_flat_curve_and_a_single_point_can_be_drawn() -> None:
     assert curve_figure("lr", [(1, 3.0), (2, 3.0)])["path"] == "M0.0 105.0L320.0 105.0"
-    assert curve_figure("lr", [(1, 3.0)])["path"] == "M0.0 105.0"
+    single = curve_figure("lr", [(1, 3.0)])
+    assert single["path"] == "M0.0 105.0"
+    assert (single["start"], single["end"], single["range"]) == ("step 1", "", "3")

@@ -15,7 +15,7 @@ from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.report.overlay import overlay
 from mvcseg.report.panels import caption_height
 from mvcseg.report.runs import run_pictures
-from mvcseg.training.strips import OPACITY, strip, strip_path, write_strip
+from mvcseg.training.strips import LEGEND_GAP, LEGEND_LINE, OPACITY, strip, strip_path, write_strip
 
 COLOURS = class_colours(5)
 GAP, LINE = 4, caption_height(1)
@@ -79,6 +79,31 @@ def test_void_shows_the_frame(generator: torch.Generator) -> None:
     assert torch.equal(panel(picture, 1, 1), frames[1])
 
 
+def test_names_stand_below_the_colours_that_occur_the_commonest_first() -> None:
+    labels = torch.full((1, 20, 60), 3)
+    labels[:, :2] = 1
+    names = ["sky", "sea", "hill", "lake", "river"]
+    arguments = (torch.zeros(1, 3, 20, 60), labels, torch.where(labels == 1, 255, labels))
+    picture = strip(*arguments, colours=COLOURS, class_names=names)
+    plain = strip(*arguments, colours=COLOURS)
+    assert torch.equal(picture[:, : plain.shape[1]], plain)
+    legend = picture[:, plain.shape[1] :]
+    # too narrow for two names in one line
+    assert legend.shape[1:] == (2 * LEGEND_LINE + LEGEND_GAP, 60 + 2 * GAP)
+    for line, row in enumerate((3, 1)):
+        square = legend[:, line * LEGEND_LINE + 3 : line * LEGEND_LINE + 12, LEGEND_GAP : LEGEND_GAP + 10]
+        assert (square == torch.tensor(COLOURS[row])[:, None, None]).all()
+        assert legend[:, line * LEGEND_LINE : (line + 1) * LEGEND_LINE, LEGEND_GAP + 14 :].min() < 100
+
+
+def test_a_strip_of_nothing_but_void_has_no_names() -> None:
+    void = torch.full((1, 20, 60), 255)
+    named, plain = (
+        strip(torch.zeros(1, 3, 20, 60), void, void, colours=COLOURS, class_names=n) for n in ("abcde", None)
+    )
+    assert torch.equal(named, plain)
+
+
 def test_the_file_holds_the_picture_and_nothing_else_is_left(tmp_path: Path, generator: torch.Generator) -> None:
     frames, labels, predictions = clip(generator)
     file = strip_path(tmp_path, step=7)
@@ -103,6 +128,8 @@ def test_what_does_not_fit_is_refused(generator: torch.Generator) -> None:
         strip(frames, labels, predictions.float(), colours=COLOURS)
     with pytest.raises(ConfigError, match=r"labels: expected class ids 0\.\.4 or 255"):
         strip(frames, labels.fill_(7), predictions, colours=COLOURS)
+    with pytest.raises(ConfigError, match="class_names: expected 5, one a colour, got 2"):
+        strip(*clip(generator), colours=COLOURS, class_names=["sky", "sea"])
     with pytest.raises(ConfigError, match="max_frames: expected an integer of at least 1"):
         strip(*clip(generator), colours=COLOURS, max_frames=0)
     with pytest.raises(ConfigError, match="max_side: expected an integer of at least 1"):
