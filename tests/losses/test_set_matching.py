@@ -32,10 +32,12 @@ def labelled() -> Tensor:
     return labels
 
 
-def match(layer: LayerPrediction, targets: Targets, matching: Any, **changes: Any) -> list[Match]:
+def match(
+    layer: LayerPrediction, targets: Targets, matching: Any, *, weight: Tensor | None = None, **changes: Any
+) -> list[Match]:
     draw = draw_from(torch.Generator().manual_seed(5), device=torch.device("cpu"))
     options: dict[str, Any] = {"costs": PairCosts(), "num_points": 40, "draw": draw} | changes
-    return match_clip(layer, ClipTargets(targets), video=0, matching=matching, **options)
+    return match_clip(layer, ClipTargets(targets, weight=weight), video=0, matching=matching, **options)
 
 
 def pairs(found: Match) -> dict[int, int]:
@@ -162,25 +164,16 @@ def test_weights_of_costs_decide_what_counts() -> None:
     assert pairs(by_class[2]) == dict(zip([0, 2, 3], best(cost, list(range(Q))), strict=True))
 
 
-def test_pixels_without_weight_do_not_decide() -> None:
-    layer, labels = prediction(), labelled()
-    counted = torch.ones(T, H, W)
-    counted[:, :, 3:] = 0.0
-    changed = labels.clone()
-    # what changes is one class in place of another two pixels away from those that count
-    changed[1, :3, 5:] = 0
-    draw = torch.rand(1, 40, 2, generator=torch.Generator().manual_seed(9))
-    costs = []
-    for each in (labels, changed):
-        targets = targets_of_labels(each)
-        clip = ClipTargets(targets, weight=counted)
-        weight = clip.weight_at(1, draw)
-        assert weight is not None
-        entropy, dice = mask_costs(
-            layer.masks.at(0, 1, draw[0]), targets.at(1, torch.tensor([0, 2]), draw[0]), weight[0]
-        )
-        costs.append(torch.stack([entropy, dice]))
-    assert torch.allclose(costs[0], costs[1], atol=1e-6)
+@pytest.mark.parametrize("matching", ["frame", "first", "video"])
+def test_pixels_without_weight_do_not_decide(matching: str) -> None:
+    masks = torch.full((1, T, 2, H, W), -5.0)
+    masks[:, :, 0, :, 2:] = masks[:, :, 1, :, :2] = 5.0  # query 0 has most of the frame, query 1 the rest
+    layer = LayerPrediction(torch.zeros(1, 1 if matching == "video" else T, 2, K + 1), DenseMasks(masks))
+    targets = targets_of_labels(torch.zeros(T, H, W, dtype=torch.int64))
+    counted = torch.zeros(T, H, W)
+    counted[:, :, :2] = 1.0
+    assert all(pairs(each) == {0: 0} for each in match(layer, targets, matching))
+    assert all(pairs(each) == {0: 1} for each in match(layer, targets, matching, weight=counted))
 
 
 @pytest.mark.parametrize("frame", [None, 1])
