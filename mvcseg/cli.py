@@ -292,6 +292,8 @@ def _preset(parser: argparse.ArgumentParser) -> None:
 
 def _prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tta", action="store_true", help="vote over scales 0.9 to 1.2, each also mirrored")
+    parser.add_argument("--scales", type=_scales, metavar="S,S...", help="scales of --tta (default: 0.9,1.0,1.1,1.2)")
+    parser.add_argument("--no-flip", dest="flip", action="store_false", help="no mirrored views in --tta")
     parser.add_argument(
         "--short-side",
         type=_short_side,
@@ -329,6 +331,13 @@ def _at_least(least: int, text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= least):
         raise argparse.ArgumentTypeError(f"expected a number of at least {least}, got {text}")
     return int(text)
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(scale) for scale in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between, such as 1.0,1.1, got {text}") from None
 
 
 def _shard(text: str) -> str:

@@ -22,6 +22,7 @@ from mvcseg.data.files import shown, write_aside, write_json
 from mvcseg.data.label_maps import CLASSES_FILE
 from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, DataError, UsageError
+from mvcseg.option_checks import check_predict, views_of
 from mvcseg.progress import frame_progress, progress_bar, watched_frames
 from mvcseg.segmenter import Video
 from mvcseg.train_command import train as train
@@ -41,18 +42,9 @@ def predict(options: argparse.Namespace) -> None:
     """``mvcseg predict``."""
     from mvcseg.causal_prediction import is_causal, predict_causally
     from mvcseg.prediction import predict_to_folder, shard
-    from mvcseg.tta import multiscale_flip
 
-    if (options.video is None) == (options.vspw is None):
-        raise UsageError("predict: expected either VIDEO or --vspw ROOT --split S")
-    if (options.vspw is None) != (options.split is None):
-        raise UsageError("predict: --vspw and --split go together")
-    if options.segmenter is not None and (options.preset is not None or options.spill_dir is not None):
-        raise UsageError("predict: --preset and --spill-dir go with --checkpoint")
-    if options.weights is not None and options.segmenter is None:
-        raise UsageError("predict: --weights goes with --segmenter")
-    if options.shard is not None and options.video == "-":
-        raise UsageError("predict: --shard divides several videos, and a pipe is one")
+    check_predict(options)
+    views = views_of(options)
     device = loading.choose_device(options.device)
     if options.checkpoint is not None:
         loaded = _load(options.checkpoint, options, device=device)
@@ -79,7 +71,7 @@ def predict(options: argparse.Namespace) -> None:
             out=options.out,
             class_names=class_names,
             clip_length=options.clip_length,
-            views=multiscale_flip() if options.tta else None,
+            views=views,
             short_side=short_side,
             long_side=long_side,
             raw_ids=options.raw_ids,
@@ -96,9 +88,10 @@ def run(options: argparse.Namespace) -> None:
     from mvcseg.flow import FarnebackFlow
     from mvcseg.pipeline import run_video
     from mvcseg.report import PageVideo, write_page
-    from mvcseg.tta import multiscale_flip, scaled_views
+    from mvcseg.tta import scaled_views
 
     _check_backend(options)
+    views = views_of(options)
     if len(set(options.checkpoint)) != len(options.checkpoint):
         raise UsageError("run: expected different --checkpoint files, got one twice")
     video = data.open_video(options.video)
@@ -122,9 +115,7 @@ def run(options: argparse.Namespace) -> None:
             {name: model.segmenter for name, model in loaded.items()},
             num_classes=len(class_names),
             clip_length=options.clip_length,
-            views=scaled_views(
-                video.size, multiscale_flip() if options.tta else None, short_side=short_side, long_side=long_side
-            ),
+            views=scaled_views(video.size, views, short_side=short_side, long_side=long_side),
             flow=FarnebackFlow() if len(loaded) > 1 else None,
             vlm=_backend(options, out) if is_asked else None,
             groups=_groups(options, class_names) if is_asked else (),
