@@ -2,6 +2,7 @@
 
 from mvcseg.training.config import TrainConfig, read_config
 from mvcseg.training.loop import TrainResult, train
+from mvcseg.training.published import PUBLISHED
 from mvcseg.training.run_folder import read_log
 
-__all__ = ["TrainConfig", "TrainResult", "read_config", "read_log", "train"]
+__all__ = ["PUBLISHED", "TrainConfig", "TrainResult", "read_config", "read_log", "train"]
