@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from mvcseg.data.clip_transforms import (
     resize_labels,
     size_of_short_side,
 )
+from mvcseg.data.images import read_frame
 
 
 def resized(video: Filmed, seed: int = 0, **numbers: object) -> tuple[Tensor, Tensor]:
@@ -71,6 +73,19 @@ def test_frames_are_resized_as_pillow_does_but_for_roundings(size: tuple[int, in
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 0.02  # noise is the worst case; real frames stay below 0.005
     assert mine.dtype == torch.uint8
+
+
+def test_real_frames_differ_from_pillows_in_few_values(shared_data: Path) -> None:
+    path = sorted((shared_data / "vspw_sample").glob("data/*/origin/*"))[0]
+    frame = read_frame(path)
+    for short_side in (512, 720, 800, 360):
+        size = size_of_short_side((480, 853), short_side, long_side=1333)
+        with Image.open(path) as image:
+            theirs = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        mine = resize_frames(frame[None], size, window=(0, 0, *size), is_flipped=False)[0].numpy()
+        difference = np.abs(mine.astype(int) - theirs)
+        assert difference.max() <= 1
+        assert np.mean(difference > 0) < 0.005
 
 
 # Sizes without a new pixel whose centre lies between two old ones.
