@@ -252,7 +252,8 @@ def test_weights_of_one_change_nothing_and_void_can_be_left_out() -> None:
     assert loss(torch.ones(labels.shape)) == pytest.approx(loss(), rel=1e-5)
     assert loss(known) == pytest.approx(loss(void="ignored"), rel=1e-6)
     assert loss(void="ignored") != pytest.approx(loss(), rel=1e-3)
-    assert loss(known / 2, void="ignored") == pytest.approx(loss(known / 2), rel=1e-6)
+    half = torch.full(labels.shape, 0.5)
+    assert loss(half, void="ignored") == pytest.approx(loss(known / 2), rel=1e-6)
 
 
 def test_ignored_void_takes_a_perfect_mask_of_the_rest_for_perfect() -> None:
@@ -274,10 +275,12 @@ def test_masks_may_cover_the_frames_alone() -> None:
     def mask_loss(covered: tuple[int, int] | None) -> float:
         clip = QueryClip((LayerPrediction(torch.zeros(1, 1, 1, 2), full),), covered=covered)
         objective = MaskSetObjective(predict=lambda *_: clip, num_points=512, importance=0.0)
+        objective = objective.with_generators(generators([0]))
         return objective.terms(None, frames, labels)[0].layers[0].mask.item()  # type: ignore[arg-type]
 
     assert mask_loss((40, 40)) < 2.0  # at the border alone
     assert mask_loss(None) > 15.0  # the frame is 40 of 64 pixels high and wide
+    assert mask_loss(None) == mask_loss((64, 64)) != mask_loss((40, 64))
 
 
 class Noting:
