@@ -27,8 +27,8 @@ def compact_trainee(
         _start_compact(segmenter, config, class_names)
     segmenter.class_names = class_names
 
-    def save(folder: Path, facts: Mapping[str, Any]) -> Path:
-        save_compact(segmenter, folder / MODEL_FILE, metadata=facts)
+    def save(trained: CompactSegmenter, folder: Path, facts: Mapping[str, Any]) -> Path:
+        save_compact(trained, folder / MODEL_FILE, metadata=facts)
         return folder / MODEL_FILE
 
     return Trainee(segmenter.train(), objective or PixelObjective(), segmenter, plain_groups(segmenter, config), save)

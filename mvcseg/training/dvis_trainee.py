@@ -60,9 +60,9 @@ def dvis_trainee(config: TrainConfig, *, class_names: tuple[str, ...], objective
     )
     size = tested_size(config, sizes)
 
-    def save(folder: Path, facts: Mapping[str, Any]) -> Path:
+    def save(trained: DVIS, folder: Path, facts: Mapping[str, Any]) -> Path:
         path = folder / MODEL_FILE
-        save_trained(model, path, config=sizes, class_names=class_names, test_size=size, metadata=facts)
+        save_trained(trained, path, config=sizes, class_names=class_names, test_size=size, metadata=facts)
         return path
 
     groups = published_groups(

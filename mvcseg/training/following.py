@@ -102,7 +102,7 @@ def followed(config: TrainConfig, out: Path, *, done: int, processes: int) -> It
         delay=2,
         # A file or pipe keeps every redraw as a line, so there the bar is drawn twice a minute.
         mininterval=0.2 if sys.stderr.isatty() else 30,
-        bar_format="{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} {postfix}",
+        bar_format="{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}",
         file=sys.stderr,
     )
     with appended_log(out) as log, writer as curves, bar:

@@ -47,7 +47,7 @@ def check_labels(
         if float(accelerator.reduce(found, reduction="sum")) > 0:
             return
     raise DataError(
-        f"videos: no pixel of {len(maps)} label maps has a class (all are void), so there is nothing to learn; "
+        f"videos: no pixel of {len(maps)} label maps has a class (all are void), so they teach and score nothing; "
         "raw mask values are 0 for void and k + 1 for class k"
     )
 

@@ -8,6 +8,7 @@ would have had (bit for bit on one CPU; on GPUs as far as their kernels repeat t
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import os
 import time
@@ -37,6 +38,7 @@ from mvcseg.training.foresight import check_labels, note_short_videos
 from mvcseg.training.interrupt import interrupted_after_a_step
 from mvcseg.training.schedule import learning_rate_factor
 from mvcseg.training.scoring import jsonable, score_videos
+from mvcseg.training.sharding import is_sharded, load_whole, make_contiguous
 from mvcseg.training.step import add_gradients
 from mvcseg.training.trainee import Trainee
 
@@ -105,22 +107,26 @@ def train(
             scores = _take_steps(run)
             if not scores and run.judged:  # resumed when nothing but the model's file was missing
                 scores = _evaluate(run)
-            model = run.out
+            model, trained = run.out, run.whole()
             if run.is_main:
                 facts = {"config": config.to_dict(), "split": split, "scores": jsonable(scores)}
-                model = run.trainee.save(run.out, facts)
+                model = trained.save(trained.segmenter, run.out, facts)
             run.accelerator.wait_for_everyone()
     return TrainResult(model=model, steps=config.steps, scores=scores)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What the steps of a run share on one process; ``model`` is the trainee's module as Accelerate wraps it."""
+    """What the steps of a run share on one process.
+
+    ``model`` is the trainee's module as Accelerate wraps it; ``twin`` has whole weights where that one's are spread.
+    """
 
     config: TrainConfig
     out: Path
     accelerator: Any
     trainee: Trainee
+    twin: Trainee | None
     model: nn.Module
     optimizer: Any
     clips: ClipDataset
@@ -138,6 +144,13 @@ class _Run:
         """Where this process computes."""
         device: torch.device = self.accelerator.device
         return device
+
+    def whole(self) -> Trainee:
+        """The trainee with its weights of now, whole on every process; to be asked for by all of them."""
+        if self.twin is None:
+            return self.trainee
+        load_whole(self.twin.module, self.model)
+        return self.twin
 
 
 def _prepare(
@@ -158,10 +171,16 @@ def _prepare(
     videos = joined_videos([VideoSet(root, split), *extras], class_names=class_names)
     judged = _labelled(VSPW(root, split=config.eval_split)) if config.eval_every else []
     clips = clip_dataset(config, videos, processes=accelerator.num_processes)
-    check_labels(videos, accelerator=accelerator)
+    for looked_at in (videos, judged):
+        if looked_at:
+            check_labels(looked_at, accelerator=accelerator)
     has_begun = bool(run_folder.checkpoint_steps(out))
     begun = dataclasses.replace(config, start_from=None) if has_begun else config
     trainee = build_trainee(begun, class_names=class_names, segmenter=segmenter, objective=objective)
+    twin = None
+    if is_sharded(accelerator):
+        twin = copy.deepcopy(trainee)
+        make_contiguous(trainee.module)
     # Every process looks before the first one writes.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -174,7 +193,7 @@ def _prepare(
     done = load_newest(accelerator, out)
     if accelerator.is_main_process:
         run_folder.cut_log(out, last_step=done)
-    return _Run(config, out, accelerator, trainee, model, optimizer, clips, class_names, judged, first_step=done)
+    return _Run(config, out, accelerator, trainee, twin, model, optimizer, clips, class_names, judged, first_step=done)
 
 
 def _labelled(data: VSPW) -> list[VSPWVideo]:
@@ -221,8 +240,10 @@ def _take_steps(run: _Run) -> dict[str, float]:
             done, is_last = step + 1, step + 1 == config.steps
             if follower is not None:
                 follower.step(done, losses, learning_rate=config.learning_rate * factor, seconds=seconds)
-                if config.picture_every and done % config.picture_every == 0:
-                    follower.picture(done, batches[0], run.trainee.segmenter, class_names=run.class_names)
+            if config.picture_every and done % config.picture_every == 0:
+                segmenter = run.whole().segmenter
+                if follower is not None:
+                    follower.picture(done, batches[0], segmenter, class_names=run.class_names)
             if config.eval_every and (is_last or done % config.eval_every == 0):
                 scores = _evaluate(run)
                 if follower is not None:
@@ -297,13 +318,19 @@ def _require_finite(run: _Run, what: str, value: Tensor, samples: Sequence[int],
 
 
 def _evaluate(run: _Run) -> dict[str, float]:
-    return score_videos(
-        run.trainee.segmenter,
+    trained = run.whole()
+    if trained is run.twin:
+        trained.module.to(run.device)
+    scores = score_videos(
+        trained.segmenter,
         run.judged,
         clip_length=run.config.eval_clip_length,
-        test_size=run.trainee.test_size,
+        test_size=trained.test_size,
         accelerator=run.accelerator,
     )
+    if trained is run.twin:
+        trained.module.cpu()
+    return scores
 
 
 @contextlib.contextmanager

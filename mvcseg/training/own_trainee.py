@@ -48,8 +48,8 @@ def own_trainee(
         module, objective = _Queries(segmenter), query_objective(config)
     segmenter.train()
 
-    def save(folder: Path, facts: Mapping[str, Any]) -> Path:
-        return _save_own(segmenter, folder, class_names=class_names, facts=facts)
+    def save(trained: nn.Module, folder: Path, facts: Mapping[str, Any]) -> Path:
+        return _save_own(trained, folder, class_names=class_names, facts=facts)
 
     return Trainee(
         module,

@@ -45,7 +45,7 @@ class Trainee:
         objective: what is minimised.
         segmenter: evaluated and predicted with; shares its weights with ``module``.
         groups: of the optimizer, each with its own "lr", which the schedule multiplies.
-        save: ``(folder, facts) -> file`` writes the finished model, with facts that JSON can hold.
+        save: ``(segmenter, folder, facts) -> file`` writes the finished model, with facts that JSON can hold.
         memories: saved and resumed with the run.
         has_idle_parameters: whether some trained parameters may get no gradient in a step.
         test_size: shorter side of the frames it is evaluated with and cap on the longer one; None is the video's own.
@@ -55,7 +55,7 @@ class Trainee:
     objective: Objective
     segmenter: Segmenter
     groups: Sequence[dict[str, Any]]
-    save: Callable[[Path, Mapping[str, Any]], Path]
+    save: Callable[[Any, Path, Mapping[str, Any]], Path]
     memories: tuple[Memory, ...] = ()
     has_idle_parameters: bool = False
     test_size: tuple[int | None, int | None] = (None, None)

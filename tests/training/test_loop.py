@@ -7,15 +7,14 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from training_runs import TWO_PROCESSES, assert_same_losses, finished_run, started, untimed
 
 from mvcseg.data.clips import ClipDataset
 from mvcseg.data.toy import write_toy_set
@@ -59,11 +58,6 @@ def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def untimed(out: Path) -> list[dict[str, Any]]:
-    clocked = ("seconds", "images_per_second")
-    return [{key: value for key, value in line.items() if key not in clocked} for line in read_log(out)]
-
-
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return load_compact(path / "model.safetensors").state_dict()
 
@@ -73,14 +67,6 @@ def assert_same_run(first: Path, second: Path) -> None:
     there = weights(second)
     for name, tensor in weights(first).items():
         assert torch.equal(tensor, there[name]), name
-
-
-def assert_same_losses(first: Path, second: Path) -> None:
-    """Equal but for the rounding of sums, to 1e-5."""
-    here, there = ([line for line in read_log(out) if "loss" in line] for out in (first, second))
-    assert [line["step"] for line in here] == [line["step"] for line in there] == list(range(1, 21))
-    for name in ("loss_clean", "loss_masked"):
-        assert [line[name] for line in here] == pytest.approx([line[name] for line in there], rel=1e-5)
 
 
 def test_ctrl_c_keeps_every_finished_step(root: Path, finished: Path, tmp_path: Path) -> None:
@@ -205,13 +191,13 @@ def test_accumulation_sees_the_same_clips_in_as_many_steps(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    read = ClipDataset.__getitem__
-    monkeypatch.setattr(ClipDataset, "__getitem__", lambda self, index: seen.append(index) or read(self, index))
+    read = ClipDataset.packed
+    monkeypatch.setattr(ClipDataset, "packed", lambda self, index: seen.append(index) or read(self, index))
     config = replace(CONFIG, steps=20, eval_every=0, checkpoint_every=100)
     train(config, root=root, out=tmp_path / "whole")
     train(replace(config, batch_size=1, gradient_accumulation=2), root=root, out=tmp_path / "parts")
     assert seen == list(range(40)) * 2
-    assert_same_losses(tmp_path / "whole", tmp_path / "parts")
+    assert_same_losses(tmp_path / "whole", tmp_path / "parts", steps=20)
 
 
 def test_workers_change_nothing(finished: Path, root: Path, tmp_path: Path) -> None:
@@ -299,19 +285,6 @@ def test_without_accelerate_the_extra_is_named(root: Path, tmp_path: Path, monke
         train(CONFIG, root=root, out=tmp_path / "run")
 
 
-RUN = "import sys; from mvcseg.training import read_config, train; train(read_config(sys.argv[1]), root=sys.argv[2], out=sys.argv[3], resume=True)"  # noqa: E501
-
-
-def started(config: Path, root: Path, out: Path, *launcher: str) -> subprocess.Popen[bytes]:
-    script = config.with_suffix(".py")
-    script.write_text(RUN)
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(script), str(config), str(root), str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=subprocess.PIPE,
-    )
-
-
 @pytest.mark.slow
 def test_sigkill_at_any_moment_loses_at_most_the_steps_since(root: Path, tmp_path: Path) -> None:
     long = replace(CONFIG, steps=16, checkpoint_every=3, eval_every=0)
@@ -334,9 +307,7 @@ def test_sigkill_at_any_moment_loses_at_most_the_steps_since(root: Path, tmp_pat
         process.communicate()
         steps = [int(path.name[5:]) for path in (out / "checkpoints").glob("step_*")]
         assert max(steps, default=0) >= len(read_log(out)) - 3
-    process = started(tmp_path / "run.json", root, out)
-    _, messages = process.communicate(timeout=200)
-    assert process.returncode == 0, messages.decode()
+    finished_run(tmp_path / "run.json", root, out)
     assert_same_run(out, tmp_path / "whole")
 
 
@@ -345,9 +316,6 @@ def test_two_processes_train_as_one_with_twice_the_batch(finished: Path, root: P
     config = replace(CONFIG, steps=20, checkpoint_every=20, eval_every=20)
     (tmp_path / "run.json").write_text(json.dumps(replace(config, batch_size=1).to_dict()))
     train(config, root=root, out=tmp_path / "alone")
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
-    process = started(tmp_path / "run.json", root, tmp_path / "pair", *launcher)
-    _, messages = process.communicate(timeout=200)
-    assert process.returncode == 0, messages.decode()
-    assert_same_losses(tmp_path / "alone", tmp_path / "pair")
+    finished_run(tmp_path / "run.json", root, tmp_path / "pair", *TWO_PROCESSES)
+    assert_same_losses(tmp_path / "alone", tmp_path / "pair", steps=20)
     assert len(list((tmp_path / "pair" / "checkpoints" / "step_20").glob("random_states_*"))) == 2
