@@ -24,7 +24,7 @@ def hint_for_root(root: str | os.PathLike[str]) -> str:
         root: the folder.
 
     Returns:
-        One line: the reason and shell commands, joined by ``&&``.
+        One line: the reason and a shell command.
 
     Example:
         >>> hint_for_root("nowhere")
@@ -32,18 +32,18 @@ def hint_for_root(root: str | os.PathLike[str]) -> str:
     """
     path = Path(root)
     folders = _folders(path)
-    inner = _named(_folders(path / "data"), _FRAMES)
-    if inner is not None:
-        return _told("sort frames and masks by video", _by_video(path, inner, _named(_folders(path / "data"), _MASKS)))
-    videos = [folder for folder in folders if _frames_in(folder) is not None]
-    if videos and path.name == "data":
+    has_videos = any(_images(folder / "origin") for folder in folders)
+    if has_videos and path.name == "data":
         return f"this is the data folder itself: give the folder that holds it, {shown(path.absolute().parent)}"
-    if videos:
-        return _told("move the videos into data", [_move_all(videos, path / "data")])
-    frames = _named(folders, _FRAMES)
-    if frames is None:
-        return f"arrange it as {LAYOUT}"
-    return _told("sort frames and masks by video", _by_video(path, frames, _named(folders, _MASKS)))
+    if has_videos:
+        moves = 'mkdir -p data && for origin in */origin; do mv "${origin%/origin}" data; done'
+        return f"move the videos into data: (cd {_quoted(path)} && {moves})"
+    for base, target in ((path / "data", "."), (path, "data")):
+        frames, masks = _named(_folders(base), _FRAMES), _named(_folders(base), _MASKS)
+        if frames is not None:
+            moves = _moves_by_video(frames, masks, target=target)
+            return f"sort frames and masks by video: (cd {_quoted(base)} && {moves})"
+    return f"arrange it as {LAYOUT}"
 
 
 def is_sorted_by_kind(names: Iterable[str]) -> bool:
@@ -63,48 +63,32 @@ def hint_for_video(folder: str | os.PathLike[str]) -> str:
         folder: the video's folder.
 
     Returns:
-        One line: the reason and shell commands, joined by ``&&``.
+        One line: the reason and a shell command.
     """
     path = Path(folder)
     folders = _folders(path)
     frames, masks = _named(folders, _FRAMES), _named(folders, _MASKS)
     if frames is not None:
-        renames = [(frames, path / "origin"), *([] if masks is None else [(masks, path / "mask")])]
-        return _told(
-            "rename its folders",
-            [f"mv {_quoted(old)} {_quoted(new)}" for old, new in renames if old.name != new.name],
-        )
-    images = _images(path)
-    if images:
-        target = _quoted(path / "origin")
-        suffixes = " ".join(_quoted(path) + f"/*{suffix}" for suffix in sorted({image.suffix for image in images}))
-        return _told("move its frames into origin", [f"mkdir {target} && mv {suffixes} {target}"])
+        renames = [(frames.name, "origin"), *([] if masks is None else [(masks.name, "mask")])]
+        moves = " && ".join(f"mv {shlex.quote(old)} {new}" for old, new in renames if old != new)
+        return f"rename its folders: (cd {_quoted(path)} && {moves})"
+    if images := _images(path):
+        files = " ".join(f"*{suffix}" for suffix in sorted({image.suffix for image in images}))
+        return f"move its frames into origin: (cd {_quoted(path)} && mkdir origin && mv {files} origin)"
     return "put its frames into origin/ and its label maps into mask/"
 
 
-def _by_video(root: Path, frames: Path, masks: Path | None) -> list[str]:
-    """Commands for ``images/`` and ``masks/`` beside each other, with a folder a video in them or with the files."""
-    videos = [folder for folder in _folders(frames) if _images(folder)]
-    moves = []
-    for video in videos or [frames]:
-        name = video.name if videos else "video1"
-        target = root / "data" / name
-        moves.append(f"mkdir -p {_quoted(target)} && mv {_quoted(video)} {_quoted(target / 'origin')}")
-        own_masks = None if masks is None else (masks / name if videos else masks)
-        if own_masks is not None and own_masks.is_dir():
-            moves.append(f"mv {_quoted(own_masks)} {_quoted(target / 'mask')}")
-    if videos and frames.parent.name == "data" and len(moves) <= 4:
-        moves.append("rmdir " + " ".join(_quoted(folder) for folder in (frames, masks) if folder is not None))
-    return moves[:5] + ([f"... (and so on for {len(videos)} videos)"] if len(moves) > 5 else [])
-
-
-def _told(what: str, commands: list[str]) -> str:
-    return f"{what}: {' && '.join(commands)}"
-
-
-def _move_all(folders: list[Path], target: Path) -> str:
-    names = " ".join(_quoted(folder) for folder in folders[:5]) + (" ..." if len(folders) > 5 else "")
-    return f"mkdir {_quoted(target)} && mv {names} {_quoted(target)}"
+def _moves_by_video(frames: Path, masks: Path | None, *, target: str) -> str:
+    """Moves for ``images/`` and ``masks/`` beside each other, with a folder a video in them or with the files."""
+    images, labels = shlex.quote(frames.name), None if masks is None else shlex.quote(masks.name)
+    if not any(_images(folder) for folder in _folders(frames)):
+        moves = [f"mkdir -p {target}/video1", f"mv {images} {target}/video1/origin"]
+        return " && ".join(moves if labels is None else [*moves, f"mv {labels} {target}/video1/mask"])
+    each = f'name=$(basename "$video"); mkdir -p "{target}/$name"; mv "$video" "{target}/$name/origin"'
+    if labels is not None:
+        each += f'; [ ! -d {labels}/"$name" ] || mv {labels}/"$name" "{target}/$name/mask"'
+    rest = images if labels is None else f"{images} {labels}"
+    return f"for video in {images}/*/; do {each}; done; rmdir {rest}"
 
 
 def _quoted(path: Path) -> str:
@@ -128,9 +112,3 @@ def _images(path: Path) -> list[Path]:
 def _named(folders: list[Path], names: tuple[str, ...]) -> Path | None:
     found = {folder.name.lower(): folder for folder in folders}
     return next((found[name] for name in names if name in found), None)
-
-
-def _frames_in(folder: Path) -> Path | None:
-    """The frames of a folder that is a video; a folder of masks or frames of all videos is none."""
-    inner = _named(_folders(folder), _FRAMES[:1])
-    return inner if inner is not None and _images(inner) else None

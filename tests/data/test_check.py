@@ -209,15 +209,6 @@ def test_the_commands_of_a_fault_arrange_the_folder(tmp_path: Path, disorder: Ca
     assert check_folder(root).labelled in (1, 2)
 
 
-def test_many_videos_to_sort_are_told_by_the_first_few(tmp_path: Path) -> None:
-    for index in range(30):
-        (tmp_path / "images" / f"v{index}").mkdir(parents=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / f"images/v{index}/0.png")
-    (fault,) = find_faults(tmp_path)
-    assert "and so on for 30 videos" in fault
-    assert len(fault) < 1500
-
-
 def test_a_video_may_be_called_images(tmp_path: Path) -> None:
     assert find_faults(make(tmp_path, "images", "masks")) == []
 
