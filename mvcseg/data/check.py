@@ -16,7 +16,7 @@ from mvcseg.data.files import shown, write_aside
 from mvcseg.data.images import IMAGE_SUFFIXES, list_images, natural_order, read_frame
 from mvcseg.data.label_maps import read_label_map
 from mvcseg.data.layout_hints import hint_for_root, hint_for_video, is_sorted_by_kind
-from mvcseg.data.vspw import VSPW, check_raw_values, listing_error
+from mvcseg.data.vspw import MOST_NAMES, VSPW, check_raw_values, listing_error
 from mvcseg.errors import DataError
 from mvcseg.segmenter import IGNORE_INDEX
 
@@ -65,7 +65,8 @@ class CheckedFolder:
             *(f"  {100 * count / total:5.1f} %  {name}" for count, name in shares),
         ]
         if absent and shares:
-            lines.append(f"  never    {', '.join(absent)}")
+            more = f", ... {len(absent)} in all" if len(absent) > MOST_NAMES else ""
+            lines.append(f"  never    {', '.join(absent[:MOST_NAMES])}{more}")
         if self.labelled:
             lines.append(f"void     {100 * self.void / (self.void + total):.1f} % of all pixels of the masks")
         if self.class_list is None:

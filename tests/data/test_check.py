@@ -252,7 +252,11 @@ def test_what_is_void_and_whose_classes_they_are_is_told(tmp_path: Path) -> None
     assert f"void     {100 * np.mean(masks == 0):.1f} % of all pixels" in str(checked)
     assert "classes  3 (label_num_dic_final.json)" in str(checked)
     (root / "label_num_dic_final.json").unlink()
-    assert "note: values were read as VSPW's classes" in str(check_folder(root))
+    vspw = str(check_folder(root))
+    assert "note: values were read as VSPW's classes" in vspw
+    assert "pole, floor" in vspw
+    assert ", ... 122 in all" in vspw
+    assert "keyboard" not in vspw
     (root / "classes.txt").write_text("road\nsky\n")
     plain = check_folder(root)
     assert "classes  2 (classes.txt)" in str(plain)
