@@ -40,7 +40,7 @@ class Follower:
 
     def step(self, step: int, losses: Mapping[str, float | None], *, learning_rate: float, seconds: float) -> None:
         """A step was taken, the number ``step`` from 1."""
-        speed = self.pace.step(self.images)
+        speed = self.pace.step(self.images, seconds=seconds)
         rate = round(speed.images_per_second, 3)
         self.log.write(step=step, **losses, lr=learning_rate, seconds=seconds, images_per_second=rate)
         self._curves(step, {**losses, "lr": learning_rate, "images_per_second": rate})
@@ -67,7 +67,7 @@ class Follower:
         video = (frames[0] * 255).round().to(torch.uint8)
         predictions = predict_labels(segmenter, video, clip_length=len(video))
         path = strip_path(self.out, step=step)
-        write_strip(path, video, labels[0], predictions, colours=class_colours(class_names))
+        write_strip(path, video, labels[0], predictions, colours=class_colours(class_names), class_names=class_names)
         if self.writer is not None:
             self.writer.picture(step, path)
 

@@ -48,21 +48,19 @@ def test_fractions_are_shown_as_the_bytes_they_came_from(generator: torch.Genera
     frames, labels, predictions = clip(generator)
     expected = strip(frames, labels, predictions, colours=COLOURS)
     assert torch.equal(strip(frames.float() / 255, labels, predictions.long(), colours=COLOURS), expected)
-    beyond = strip(
-        torch.tensor([-1.0, 2.0]).view(2, 1, 1, 1).expand(2, 3, 20, 30), *clip(generator, frames=2)[1:], colours=COLOURS
-    )
-    assert panel(beyond, 0, 0).max() == 0
-    assert panel(beyond, 0, 1).min() == 255
+    values = torch.tensor([-1.0, 2.0, 0.999]).view(3, 1, 1, 1).expand(3, 3, 20, 30)
+    edges = strip(values, labels, predictions, colours=COLOURS)
+    assert [int(panel(edges, 0, t).unique()) for t in range(3)] == [0, 255, 255]
 
 
-def test_a_large_frame_is_shrunk_with_its_maps() -> None:
-    frames = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
-    frames[:, :, :, 30:] = 200
-    labels = (frames[:, 0] > 0).long()
-    picture = strip(frames, labels, labels, colours=COLOURS, max_side=30)
-    assert torch.equal(panel(picture, 0, 0), frames[0, :, ::2, ::2])
-    small = overlay(frames[0, :, ::2, ::2], labels[0, ::2, ::2], colours=COLOURS, opacity=OPACITY)
-    assert torch.equal(panel(picture, 1, 0), small)
+def test_a_large_frame_is_averaged_and_its_maps_taken_at_the_centres(generator: torch.Generator) -> None:
+    frames, labels, predictions = clip(generator, frames=1, size=(60, 90))
+    picture = strip(frames, labels, predictions, colours=COLOURS, max_side=30)
+    small = frames[0].float().unflatten(2, (30, 3)).unflatten(1, (20, 3)).mean(dim=(2, 4)).round().to(torch.uint8)
+    assert torch.equal(panel(picture, 0, 0), small)
+    for row, maps in ((1, labels), (2, predictions)):
+        tinted = overlay(small, maps[0, 1::3, 1::3], colours=COLOURS, opacity=OPACITY)
+        assert torch.equal(panel(picture, row, 0), tinted)
 
 
 def test_a_long_clip_is_shown_from_first_to_last(generator: torch.Generator) -> None:
@@ -71,6 +69,9 @@ def test_a_long_clip_is_shown_from_first_to_last(generator: torch.Generator) -> 
     assert picture.shape[2] == GAP + 3 * (30 + GAP)
     for column, t in enumerate((0, 4, 8)):
         assert torch.equal(panel(picture, 0, column), frames[t])
+        for row, maps in ((1, labels), (2, predictions)):
+            tinted = overlay(frames[t], maps[t], colours=COLOURS, opacity=OPACITY)
+            assert torch.equal(panel(picture, row, column), tinted)
 
 
 def test_void_shows_the_frame(generator: torch.Generator) -> None:
