@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mvcseg.data.files import shown, write_aside
 from mvcseg.errors import CheckpointError, ConfigError, DataError
 from mvcseg.losses import Objective, PixelObjective
+from mvcseg.losses.set_matching import Matching
 from mvcseg.segmenter import Segmenter
 from mvcseg.training.config import TrainConfig
 from mvcseg.training.run_folder import MODEL_FILE, MODEL_FOLDER
@@ -45,7 +46,8 @@ def own_trainee(
         raise ConfigError('objective: "queries" needs a segmenter with predict_queries(frames) -> QueryClip')
     module: nn.Module = segmenter
     if objective is None and has_queries and config.objective != "pixel":
-        module, objective = _Queries(segmenter), query_objective(config)
+        matching: Matching = getattr(segmenter, "matching", "frame")
+        module, objective = _Queries(segmenter), query_objective(config, matching=matching)
     segmenter.train()
 
     def save(trained: nn.Module, folder: Path, facts: Mapping[str, Any]) -> Path:
@@ -61,11 +63,12 @@ def own_trainee(
     )
 
 
-def query_objective(config: TrainConfig) -> Objective:
+def query_objective(config: TrainConfig, *, matching: Matching = "frame") -> Objective:
     """The set loss with the configuration's weights, for a model that says ``QueryClip`` of frames."""
     from mvcseg.losses.mask_set import MaskSetObjective
 
     return MaskSetObjective(
+        matching=matching,
         class_weight=config.loss_weights["class"],
         mask_weight=config.loss_weights["mask"],
         dice_weight=config.loss_weights["dice"],
