@@ -28,7 +28,7 @@ def main() -> None:
     train(segmenter, set_objective(segmenter, num_points=256))
 
     with tempfile.TemporaryDirectory() as folder:  # transformers reads what was trained
-        segmenter.net.save_pretrained(folder)
+        segmenter.save_pretrained(folder)
         again = from_transformers(EomtForUniversalSegmentation.from_pretrained(folder))
     print("logits", tuple(again(torch.rand(1, 4, 3, 50, 70)).shape))  # frames of any size
 

@@ -6,6 +6,7 @@ The class scores are ``log sum_q p(k | q) sigmoid(mask_q)``, the semantic infere
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, overload
@@ -150,6 +151,11 @@ class QuerySegmenter(nn.Module):
         """
         clip: QueryClip = self(frames, queries=True, generators=generators)
         return clip
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the net as its own library does; its ``from_pretrained`` reads it."""
+        net: Any = self.net
+        net.save_pretrained(folder)
 
     def normalise(self, frames: Tensor) -> Tensor:
         """What the net sees of frames ``(B, T, 3, H, W)`` in ``[0, 1]``: padding is the mean colour.

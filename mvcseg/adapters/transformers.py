@@ -1,6 +1,6 @@
 """Models of Hugging Face's transformers as segmenters: SegFormer, Mask2Former, EoMT and VidEoMT.
 
-The model stays what it was: ``segmenter.net.save_pretrained(folder)`` writes what was trained, and its own
+The model stays what it was: ``segmenter.save_pretrained(folder)`` writes what was trained, and its own
 ``from_pretrained`` reads that. Normalisation is inside; frames may have any size.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -123,6 +124,11 @@ class SegformerSegmenter(PerFrame):
         )
         self.class_names = tuple(class_names)
         self.register_buffer("class_order", torch.tensor(class_order), persistent=False)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the net as transformers does; its ``from_pretrained`` reads it."""
+        net: Any = self.net
+        net.save_pretrained(folder)
 
     def _logits_of(self, output: Any) -> Tensor:
         logits: Tensor = output.logits

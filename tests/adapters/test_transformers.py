@@ -157,7 +157,7 @@ def test_weights_are_saved_and_read_by_transformers(kind: str, tmp_path: object)
     with torch.no_grad():
         for parameter in segmenter.parameters():
             parameter.add_(0.01)
-    segmenter.net.save_pretrained(tmp_path)
+    segmenter.save_pretrained(tmp_path)
     again = from_transformers(type(segmenter.net).from_pretrained(tmp_path)).eval()
     with torch.no_grad():
         assert torch.equal(again(frames), segmenter(frames))
