@@ -60,13 +60,35 @@ import sys
 from mvcseg.training import read_config, train
 train(read_config(sys.argv[1]), root=sys.argv[2], out=sys.argv[3], resume=True)
 """
+SPREAD = (
+    """
+import accelerate
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from mvcseg.training import loop
+
+def spread(**given):
+    # Accelerate asks for accelerators before it spreads weights; its code runs on CPUs too once told to
+    alone = accelerate.Accelerator(mixed_precision="no", cpu=True)
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, cpu_ram_efficient_loading=False, state_dict_type="SHARDED_STATE_DICT"
+    )
+    AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+    return alone
+
+loop.new_accelerator = spread
+"""
+    + RUN
+)
+"""The same with weights spread over the processes."""
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
 
 
-def started(config: Path, root: Path, out: Path, *launcher: str) -> subprocess.Popen[bytes]:
+def started(config: Path, root: Path, out: Path, *launcher: str, program: str = RUN) -> subprocess.Popen[bytes]:
     """A run in a process of its own, or in those of a launcher."""
     script = config.with_suffix(".py")
-    script.write_text(RUN)
+    script.write_text(program)
     return subprocess.Popen(
         [sys.executable, *launcher, str(script), str(config), str(root), str(out)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -74,9 +96,9 @@ def started(config: Path, root: Path, out: Path, *launcher: str) -> subprocess.P
     )
 
 
-def finished_run(config: Path, root: Path, out: Path, *launcher: str) -> None:
+def finished_run(config: Path, root: Path, out: Path, *launcher: str, program: str = RUN) -> None:
     """A run in processes of its own, to its end."""
-    process = started(config, root, out, *launcher)
+    process = started(config, root, out, *launcher, program=program)
     _, messages = process.communicate(timeout=500)
     assert process.returncode == 0, messages.decode()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from mvcseg.data.files import shown
-from mvcseg.errors import CheckpointError, MissingExtraError
+from mvcseg.errors import CheckpointError, ConfigError, MissingExtraError
 from mvcseg.training import run_folder
+from mvcseg.training.config import TrainConfig
 
 
 def new_accelerator(*, has_idle_parameters: bool) -> Any:
@@ -35,6 +36,35 @@ def new_accelerator(*, has_idle_parameters: bool) -> Any:
         cpu=not torch.accelerator.is_available(),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_idle_parameters)],
     )
+
+
+class StepSize:
+    """How many clips a step sees, kept with a checkpoint: whoever resumes may make up the number in another way.
+
+    Args:
+        config: of the run.
+        processes: that train together.
+    """
+
+    def __init__(self, config: TrainConfig, *, processes: int) -> None:
+        self.clips = config.batch_size * config.gradient_accumulation * processes
+        self._told = f"{config.batch_size} * {config.gradient_accumulation} * {processes}"
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint holds of it."""
+        return {"clips": self.clips}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Compare with a checkpoint.
+
+        Raises:
+            ConfigError: the numbers differ.
+        """
+        if state["clips"] != self.clips:
+            raise ConfigError(
+                f"batch_size: expected batch_size * gradient_accumulation * processes = {state['clips']} as the run "
+                f"began with, got {self._told} = {self.clips}"
+            )
 
 
 def save_checkpoint(accelerator: Any, out: Path, *, step: int) -> None:
@@ -67,6 +97,7 @@ def load_newest(accelerator: Any, out: Path) -> int:
 
     Raises:
         CheckpointError: it is broken; names it.
+        ConfigError: its steps see another number of clips.
     """
     steps = run_folder.checkpoint_steps(out)
     if not steps:
@@ -76,6 +107,8 @@ def load_newest(accelerator: Any, out: Path) -> int:
     folder = run_folder.checkpoint_path(out, steps[-1])
     try:
         accelerator.load_state(str(folder))
+    except ConfigError:
+        raise
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise CheckpointError(
             f"{shown(folder)}: broken ({str(error).splitlines()[0]}); remove this folder to resume from the one before"

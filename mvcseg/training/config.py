@@ -63,8 +63,8 @@ class TrainConfig:
         crop_range: least and largest side of a crop, each side drawn apart; needs ``crop_size=None``.
         flip: mirror half of the clips.
         colour: largest relative change of brightness, contrast and saturation; 0 is none.
-        extra_data: further data sets to train on, each ``{"root", "split", "classes"}``; "classes" maps its class
-            names to those of the first, None where they are the same.
+        extra_data: further data sets to train on, each ``{"root", "split", "classes"}``; None as "root" is that of the
+            run; "classes" maps its class names to those of the run, None where they are the same.
         batch_size: clips at once on each process.
         gradient_accumulation: batches an optimizer step, so a step sees ``batch_size * gradient_accumulation *
             processes`` clips.

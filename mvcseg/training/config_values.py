@@ -120,7 +120,8 @@ def _extra(key: str, value: Any) -> dict[str, Any]:
         raise ConfigError(f'{key}: expected an object with "root", "split" and "classes", got {value!r}')
     check.check_keys(value, valid=("root", "split", "classes"), prefix=f"{key}.")
     entry = {"root": value.get("root"), "split": value.get("split", "train"), "classes": value.get("classes")}
-    check.check_text(f"{key}.root", entry["root"], what="the folder of a data set")
+    if entry["root"] is not None:
+        check.check_text(f"{key}.root", entry["root"], what="the folder of a data set, or null for the run's own")
     check.check_text(f"{key}.split", entry["split"], what="the name of a split")
     names = entry["classes"]
     if names is not None:

@@ -58,7 +58,7 @@ def dvis_trainee(config: TrainConfig, *, class_names: tuple[str, ...], objective
         guide_until=config.guide_until,
         memory=memory,
     )
-    size = tested_size(config, sizes)
+    size = suited_size(config, sizes)
 
     def save(trained: DVIS, folder: Path, facts: Mapping[str, Any]) -> Path:
         path = folder / MODEL_FILE
@@ -83,7 +83,7 @@ def dvis_trainee(config: TrainConfig, *, class_names: tuple[str, ...], objective
     )
 
 
-def tested_size(config: TrainConfig, sizes: DVISConfig) -> TestSize:
+def suited_size(config: TrainConfig, sizes: DVISConfig) -> TestSize:
     """The size of frames that suits a model trained so: shorter side and cap on the longer one.
 
     The model's own where it lies among the sizes trained on, else the middle of these; the video's own size where

@@ -31,7 +31,7 @@ from mvcseg.segmenter import Segmenter
 from mvcseg.training import run_folder
 from mvcseg.training.batches import clip_dataset, iter_steps
 from mvcseg.training.building import build_trainee
-from mvcseg.training.checkpointing import load_newest, new_accelerator, random_state_kept, save_checkpoint
+from mvcseg.training.checkpointing import StepSize, load_newest, new_accelerator, random_state_kept, save_checkpoint
 from mvcseg.training.config import TrainConfig
 from mvcseg.training.following import Follower, followed
 from mvcseg.training.foresight import check_labels, note_short_videos
@@ -167,7 +167,7 @@ def _prepare(
     accelerator = new_accelerator(has_idle_parameters=config.model != "compact")
     run_folder.check_folder(out, config, resume=resume)
     class_names = VSPW(root, split=split).class_names
-    extras = [VideoSet(**entry) for entry in config.extra_data]
+    extras = [VideoSet(**{**entry, "root": entry["root"] or root}) for entry in config.extra_data]
     videos = joined_videos([VideoSet(root, split), *extras], class_names=class_names)
     judged = _labelled(VSPW(root, split=config.eval_split)) if config.eval_every else []
     clips = clip_dataset(config, videos, processes=accelerator.num_processes)
@@ -189,7 +189,8 @@ def _prepare(
     accelerator.wait_for_everyone()
     optimizer = torch.optim.AdamW(list(trainee.groups), lr=config.learning_rate)
     model, optimizer = accelerator.prepare(trainee.module, optimizer)
-    accelerator.register_for_checkpointing(*trainee.memories)
+    size = StepSize(config, processes=accelerator.num_processes)
+    accelerator.register_for_checkpointing(size, *trainee.memories)
     done = load_newest(accelerator, out)
     if accelerator.is_main_process:
         run_folder.cut_log(out, last_step=done)

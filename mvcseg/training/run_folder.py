@@ -25,6 +25,8 @@ CHECKPOINTS = "checkpoints"
 MODEL_FILE = "model.safetensors"
 MODEL_FOLDER = "model"
 """In place of the file, for a segmenter that writes a folder."""
+MAY_DIFFER = ("batch_size", "gradient_accumulation")
+"""Keys that make up the clips of a step together with the number of processes; a checkpoint knows their product."""
 KEPT_CHECKPOINTS = 2
 """Checkpoints kept; one more than needed, should the disk lose the newest."""
 
@@ -49,7 +51,9 @@ def check_folder(out: Path, config: TrainConfig, *, resume: bool) -> None:
     file = out / CONFIG_FILE
     if not file.is_file():
         raise ConfigError(f"out: {shown(out)} holds no run to resume ({CONFIG_FILE} is missing); choose another folder")
-    differing = differing_keys(config, read_config(file))
+    differing = {
+        key: values for key, values in differing_keys(config, read_config(file)).items() if key not in MAY_DIFFER
+    }
     if differing:
         key, (asked, stored) = next(iter(differing.items()))
         more = f" (also {', '.join(list(differing)[1:])})" if len(differing) > 1 else ""

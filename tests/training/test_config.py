@@ -119,7 +119,8 @@ def test_differing_keys_are_named_with_both_values() -> None:
         ({"colour": 1.5}, "colour: expected a finite number in"),
         ({"extra_data": {"root": "a"}}, "extra_data: expected a list of data sets"),
         ({"extra_data": ["a"]}, r"extra_data\[0\]: expected an object"),
-        ({"extra_data": [{"split": "val"}]}, r"extra_data\[0\].root: expected the folder of a data set, got None"),
+        ({"extra_data": [{"root": 3}]}, r"extra_data\[0\].root: expected the folder of a data set, or null"),
+        ({"extra_data": [{"root": "a", "split": 3}]}, r"extra_data\[0\].split: expected the name of a split"),
         ({"extra_data": [{"root": "a", "splits": "val"}]}, r"extra_data\[0\].splits: no such key"),
         ({"extra_data": [{"root": "a", "classes": [1]}]}, r"extra_data\[0\].classes: expected an object"),
         ({"backbone_rate": "x"}, "backbone_rate: expected a finite number"),
@@ -140,6 +141,8 @@ def test_parts_of_an_object_that_are_left_out_have_their_defaults() -> None:
     config = TrainConfig.from_dict({"steps": 1, "loss_weights": {"dice": 2}, "extra_data": [{"root": "b"}]})
     assert config.loss_weights == {"class": 2.0, "mask": 5.0, "dice": 2}
     assert config.extra_data == ({"root": "b", "split": "train", "classes": None},)
+    same = TrainConfig.from_dict({"steps": 1, "extra_data": [{"split": "val"}]})
+    assert same.extra_data == ({"root": None, "split": "val", "classes": None},)
 
 
 @pytest.mark.parametrize("name", PRESETS)

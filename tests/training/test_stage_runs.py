@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import TINY, TWO_PROCESSES, assert_same_losses, finished_run, stage_config, started, untimed
+from training_runs import SPREAD, TINY, TWO_PROCESSES, assert_same_losses, finished_run, stage_config, started, untimed
 
 from mvcseg import predict_labels
 from mvcseg.data.toy import write_toy_set
@@ -24,7 +24,7 @@ from mvcseg.models.dvis import DVIS, load_trained
 from mvcseg.models.dvis.checkpoint import load_official
 from mvcseg.training import read_log, train
 from mvcseg.training.config_values import dvis_config
-from mvcseg.training.dvis_trainee import tested_size
+from mvcseg.training.dvis_trainee import suited_size
 
 STAGES = ("segmenter", "tracker", "refiner")
 
@@ -131,6 +131,37 @@ def test_two_processes_give_a_stage_the_losses_of_one_with_twice_the_batch(
 
 
 @pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_with_one(root: Path, tmp_path: Path) -> None:
+    config = stage_config("refiner", checkpoint_every=2)
+    train(config, root=root, out=tmp_path / "alone")
+    (tmp_path / "run.json").write_text(json.dumps(replace(config, batch_size=1).to_dict()))
+    out = tmp_path / "pair"
+    finished_run(tmp_path / "run.json", root, out, *TWO_PROCESSES)
+    shutil.rmtree(out / "checkpoints" / "step_4")
+    with pytest.raises(ConfigError, match=r"processes = 2 as the run began with, got 1 \* 1 \* 1 = 1"):
+        train(replace(config, batch_size=1), root=root, out=out, resume=True)
+    train(config, root=root, out=out, resume=True)
+    assert_same_losses(tmp_path / "alone", out, steps=4)
+
+
+@pytest.mark.slow
+def test_weights_spread_over_two_processes_learn_the_same(root: Path, tmp_path: Path) -> None:
+    config = stage_config("tracker", eval_every=4, checkpoint_every=2, eval_clip_length=5)
+    train(config, root=root, out=tmp_path / "alone")
+    (tmp_path / "run.json").write_text(json.dumps(replace(config, batch_size=1).to_dict()))
+    out = tmp_path / "spread"
+    finished_run(tmp_path / "run.json", root, out, *TWO_PROCESSES, program=SPREAD)
+    assert_same_losses(tmp_path / "alone", out, steps=4)
+    here, there = (load_trained(run / "model.safetensors").model.state_dict() for run in (tmp_path / "alone", out))
+    for name, tensor in here.items():
+        torch.testing.assert_close(tensor, there[name], rtol=1e-3, atol=1e-4, msg=name)
+    shutil.rmtree(out / "checkpoints" / "step_4")
+    whole = untimed(out)
+    finished_run(tmp_path / "run.json", root, out, *TWO_PROCESSES, program=SPREAD)
+    assert untimed(out) == whole
+
+
+@pytest.mark.slow
 def test_sigkill_at_any_moment_of_a_stage_loses_at_most_the_steps_since(root: Path, tmp_path: Path) -> None:
     config = stage_config("refiner", steps=12, checkpoint_every=3)
     (tmp_path / "run.json").write_text(json.dumps(config.to_dict()))
@@ -192,7 +223,7 @@ def test_other_classes_than_those_of_the_start_are_refused_by_name(
 
 def test_a_model_is_tested_at_a_size_that_it_was_trained_at() -> None:
     small, published = dvis_config(TINY), stage_config("tracker", short_sides=(480, 720, 800), long_side=1333)
-    assert tested_size(published, small) == (720, 1333)
-    assert tested_size(stage_config("tracker", short_sides=(64, 32, 48), long_side=100), small) == (48, 100)
+    assert suited_size(published, small) == (720, 1333)
+    assert suited_size(stage_config("tracker", short_sides=(64, 32, 48), long_side=100), small) == (48, 100)
     zoomed = stage_config("tracker", short_sides=None, crop_size=(32, 48))
-    assert tested_size(zoomed, small) == (None, None)
+    assert suited_size(zoomed, small) == (None, None)
