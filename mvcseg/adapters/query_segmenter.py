@@ -153,9 +153,8 @@ class QuerySegmenter(nn.Module):
         return clip
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the net as its own library does; its ``from_pretrained`` reads it."""
-        net: Any = self.net
-        net.save_pretrained(folder)
+        """Write the net as transformers does, class names included; its ``from_pretrained`` reads it."""
+        save_net(self.net, folder, class_names=self.class_names)
 
     def normalise(self, frames: Tensor) -> Tensor:
         """What the net sees of frames ``(B, T, 3, H, W)`` in ``[0, 1]``: padding is the mean colour.
@@ -225,6 +224,20 @@ def query_segmenter(segmenter: object) -> QuerySegmenter:
             )
         inner = wrapped
     return inner
+
+
+def own_names(net: Any) -> list[str] | None:
+    """Names of the columns of a transformers model; None where it has only the library's placeholders."""
+    names = [str(net.config.id2label[column]) for column in range(net.config.num_labels)]
+    return None if names == [f"LABEL_{column}" for column in range(len(names))] else names
+
+
+def save_net(net: Any, folder: str | os.PathLike[str], *, class_names: Sequence[str]) -> None:
+    """Write a transformers model; one that has no class names of its own gets these."""
+    if class_names and own_names(net) is None:
+        net.config.id2label = dict(enumerate(class_names))
+        net.config.label2id = {name: column for column, name in enumerate(class_names)}
+    net.save_pretrained(folder)
 
 
 def log_of(scores: Tensor) -> Tensor:

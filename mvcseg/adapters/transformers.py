@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg.adapters.eomt import eomt_layers
-from mvcseg.adapters.query_segmenter import FrameLayer, Generators, QuerySegmenter
+from mvcseg.adapters.query_segmenter import FrameLayer, Generators, QuerySegmenter, own_names, save_net
 from mvcseg.adapters.videomt import VideomtSegmenter, videomt_layers
 from mvcseg.errors import ConfigError, DTypeError, MissingExtraError
 from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD, PerFrame
@@ -66,7 +66,7 @@ def from_transformers(
     kind = _kind_of(model)
     net: Any = model
     order = _class_order(net, num_classes, class_names)
-    names = tuple(class_names or _own_names(net) or ())
+    names = tuple(class_names or own_names(net) or ())
     _freeze_unused(net)
     if kind == "SegformerForSemanticSegmentation":
         return SegformerSegmenter(net, class_order=order, class_names=names, mean=mean, std=std)
@@ -126,9 +126,8 @@ class SegformerSegmenter(PerFrame):
         self.register_buffer("class_order", torch.tensor(class_order), persistent=False)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the net as transformers does; its ``from_pretrained`` reads it."""
-        net: Any = self.net
-        net.save_pretrained(folder)
+        """Write the net as transformers does, class names included; its ``from_pretrained`` reads it."""
+        save_net(self.net, folder, class_names=self.class_names)
 
     def _logits_of(self, output: Any) -> Tensor:
         logits: Tensor = output.logits
@@ -183,7 +182,7 @@ def _class_order(net: Any, num_classes: int | None, class_names: Sequence[str] |
                 f"from_pretrained(..., num_labels={expected}, ignore_mismatched_sizes=True) gives it a new head"
             )
     check_num_classes(columns)
-    own = _own_names(net)
+    own = own_names(net)
     if class_names is None or own is None:
         return list(range(columns))
     missing = sorted((Counter(class_names) - Counter(own)).elements())
@@ -194,9 +193,3 @@ def _class_order(net: Any, num_classes: int | None, class_names: Sequence[str] |
             "where the names differ but the classes do not, set model.config.id2label"
         )
     return [own.index(name) for name in class_names]
-
-
-def _own_names(net: Any) -> list[str] | None:
-    """Names of a model's columns; None where it has only transformers' placeholders."""
-    names = [str(net.config.id2label[column]) for column in range(net.config.num_labels)]
-    return None if names == [f"LABEL_{column}" for column in range(len(names))] else names

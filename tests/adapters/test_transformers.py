@@ -164,6 +164,16 @@ def test_weights_are_saved_and_read_by_transformers(kind: str, tmp_path: object)
 
 
 @pytest.mark.parametrize("kind", ["segformer", "eomt"])
+def test_names_are_saved_with_a_model_that_had_none(kind: str, tmp_path: object) -> None:
+    frames, order = clip(1, 1, 3, 32, 32), [4, 3, 2, 1, 0]
+    segmenter = from_transformers(tiny_net(kind), class_names=NAMES)
+    segmenter.save_pretrained(tmp_path)
+    again = from_transformers(type(segmenter.net).from_pretrained(tmp_path).eval(), class_names=NAMES[::-1])
+    with torch.no_grad():
+        assert torch.allclose(again(frames), segmenter(frames)[:, :, order], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["segformer", "eomt"])
 def test_a_new_head_is_for_as_many_classes_as_asked(kind: str, tmp_path: object) -> None:
     net = named(tiny_net(kind), NAMES)
     net.save_pretrained(tmp_path)
