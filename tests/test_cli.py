@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from mvcseg.cli import main
 from mvcseg.data import read_label_map, write_label_map, write_video
@@ -38,6 +39,8 @@ def rambling():
     raise RuntimeError("first\\n  second")
 def rambling_later():
     return mvcseg.PerFrame(lambda x: rambling(), num_classes=3, logits_of=lambda out: out)
+def learning():
+    return mvcseg.PerFrame(torch.nn.Conv2d(3, 3, 1), num_classes=3, logits_of=lambda out: out)
 def slow():
     import time
     class Slow(ByColour):
@@ -246,6 +249,38 @@ def test_report_shows_a_run_alone(inside: Path, capsys: pytest.CaptureFixture[st
     run("report --run run --out page.html")
     assert output(capsys).strip() == "page.html"
     assert "loss: 2 at step 1" in Path("page.html").read_text()
+
+
+OWN = {"model": "own", "steps": 2, "clip_length": 2, "crop_size": [32, 32], "batch_size": 1, "picture_every": 2}
+
+
+def test_ones_own_segmenter_trains_resumes_and_predicts(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own.json").write_text(json.dumps(OWN))
+    train = "train --vspw in/set --config own.json --segmenter in/mine.py:learning --out own"
+    run(train)
+    assert output(capsys).strip() == "2 steps: own/model.safetensors"
+    assert Path("own/pictures/step_2.png").stat().st_size > 0
+    first = load_file("own/model.safetensors")
+    run(f"{train} --resume")
+    assert torch.equal(load_file("own/model.safetensors")["net.weight"], first["net.weight"])
+    run("predict in/set/data/pan --segmenter in/mine.py:learning --weights own/model.safetensors --out masks")
+    assert [entry["name"] for entry in json.loads(Path("masks/classes.json").read_text())["classes"]] == NAMES
+    run("report --run own --out page.html")
+
+
+def test_a_segmenter_and_its_configuration_go_together(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own.json").write_text(json.dumps(OWN))
+    Path("compact.json").write_text(json.dumps({"steps": 1}))
+    for line, told in (
+        ("--config own.json", "--segmenter FILE.py:FUNCTION"),
+        ("--config compact.json --segmenter in/mine.py:learning", 'model: expected "own" together with'),
+        ("--config own.json --segmenter in/mine.py:build", "expected a torch.nn.Module with weights to train"),
+    ):
+        run(f"train --vspw in/set {line} --out o", status=1)
+        assert told in capsys.readouterr().err
+        assert not Path("o").exists()
+    run("predict in/pan.mp4 --checkpoint in/model.safetensors --weights w --out o", status=2)
+    assert "--weights goes with --segmenter" in capsys.readouterr().err
 
 
 def test_inspect_tells_what_a_checkpoint_holds(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
