@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "ablation.json"
 PAGE = HERE.parent / "docs" / "results.md"
 FIGURE = HERE.parent / "docs" / "results.png"
-HIDDEN_CELLS = (16, 32)
+HIDDEN_CELLS = (16,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

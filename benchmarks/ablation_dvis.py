@@ -6,23 +6,67 @@ more strided convolutions bring it to stride 32. Everything else starts from ran
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import ablation_training
 import camvid_nets
 import torch
-from camvid_scores import NUM_CLASSES
+from ablation_data import training_clips
+from ablation_plan import Job, Recipe
+from camvid_scores import NUM_CLASSES, Clip
 from camvid_segmenters import data_root
 from torch import Tensor, nn
 
 from mvcseg.models.dvis import DVIS
 from mvcseg.models.dvis.model import PIXEL_MEAN, PIXEL_STD
+from mvcseg.models.dvis.noise import QueryNoise
 from mvcseg.models.dvis.tracker import ReferringTracker
 from mvcseg.models.mask2former import Mask2FormerHead
+from mvcseg.training.stage_objective import stage_objective
+from mvcseg.training.stages import Stage, build_stage
 
 WIDTH = 64
 QUERIES = 20
+NUM_POINTS = 512
+"""Of each mask; at the small size a mask has 1280 pixels."""
+TRACKER_SEED = 1000
+"""Added to a run's seed, so that the second stage sees other clips than the first."""
+
+
+def train(
+    job: Job, recipe: Recipe, videos: Sequence[Clip], *, crop_size: tuple[int, int], device: torch.device
+) -> tuple[DVIS, dict[str, Any]]:
+    """Both stages of a run, and their steps and losses."""
+    model = new_model(seed=job.seed).to(device)
+    tracker, model.tracker = model.tracker, None
+    factor = 2 if job.method == "plain-twice" else 1
+
+    def take(stage: Stage, *, steps: int, clip_length: int, seed: int) -> float:
+        clips = training_clips(
+            videos,
+            clip_length=clip_length,
+            crop_size=crop_size,
+            seed=seed,
+            num_samples=steps * recipe.batch_size,
+        )
+        objective = stage_objective(stage, num_points=NUM_POINTS)
+        return ablation_training.train(
+            stage, clips, steps=steps, recipe=recipe, mask=job.mask, seed=seed, objective=objective
+        )
+
+    steps = (recipe.steps * factor, recipe.tracker_steps * factor)
+    losses = [take(build_stage(model), steps=steps[0], clip_length=recipe.clip_length, seed=job.seed)]
+    model.tracker = tracker
+    stage = build_stage(model, noise=QueryNoise("wa", probability=0.5))
+    seed = job.seed + TRACKER_SEED
+    losses.append(take(stage, steps=steps[1], clip_length=recipe.tracker_clip_length, seed=seed))
+    facts = {"steps": sum(steps), "loss": round(losses[0], 4), "tracker_loss": round(losses[1], 4)}
+    return model.eval(), facts
 
 
 def new_model(*, seed: int) -> DVIS:
-    """Segmenter and tracker: the online model."""
+    """Segmenter with re-identification head, and tracker: the online model."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = FrozenEncoder()
@@ -30,14 +74,14 @@ def new_model(*, seed: int) -> DVIS:
             FrozenEncoder.channels,
             num_classes=NUM_CLASSES,
             num_queries=QUERIES,
-            has_reid=False,
+            has_reid=True,
             width=WIDTH,
             encoder_layers=1,
             encoder_hidden=2 * WIDTH,
             decoder_layers=3,
             decoder_hidden=4 * WIDTH,
         )
-        tracker = ReferringTracker(NUM_CLASSES, width=WIDTH, hidden=4 * WIDTH, layers=2, mask_width=WIDTH)
+        tracker = ReferringTracker(NUM_CLASSES, width=2 * WIDTH, hidden=4 * WIDTH, layers=2, mask_width=WIDTH)
     return DVIS(backbone, head, tracker=tracker)
 
 

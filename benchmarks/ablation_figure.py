@@ -10,7 +10,7 @@ from ablation_plan import CENTRE, VARIATIONS
 from ablation_statistics import difference
 from ablation_tables import MODEL_NAMES, by_seed, models_of, reader
 
-PANELS = {"mIoU": "mIoU", "VC8": "VC8", "VC16": "VC16", "hidden 16": "mIoU, half of the cells hidden"}
+PANELS = {"mIoU": "mIoU", "VC8": "VC8", "VC16": "VC16", "hidden 16": "mIoU, half hidden"}
 BASELINES = {"plain": ("minus plain, same steps", "#1f5fa8"), "plain-twice": ("minus plain, same computing", "#c4622d")}
 FONT = 9
 
@@ -44,7 +44,7 @@ def _draw_models(axis: Any, results: Mapping[str, Any], score: str) -> None:
             values, base = (by_seed(results, model, method, reader(score)) for method in ("mvc", baseline))
             _draw_pairs(axis, place + offset, values, base, colour=colour, label=label if place == 0 else None)
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(models)), [MODEL_NAMES[model].replace(" (", "\n(") for model in models])
+    axis.set_xticks(range(len(models)), [MODEL_NAMES[model].split(" (")[0].replace("small ", "") for model in models])
     axis.set_xlim(-0.6, len(models) - 0.4)
 
 
@@ -57,15 +57,15 @@ def _draw_masks(axis: Any, results: Mapping[str, Any], score: str) -> None:
         _draw_pairs(axis, len(names), values, plain, colour=BASELINES["plain"][1])
         names.append(_changed(mask))
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+    axis.set_xlim(-0.6, len(names) - 0.4)
 
 
 def _changed(mask: Any) -> str:
     """The number in which a mask differs from the centre."""
     names = {"patch_size": "cell {} px", "ratio": "ratio {:g}", "weight": "lambda {:g}"}
     changed = [names[key].format(value) for key, value in vars(mask).items() if value != vars(CENTRE)[key]]
-    centre = f"cell {CENTRE.patch_size} px, ratio {CENTRE.ratio:g},\nlambda {CENTRE.weight:g}"
-    return changed[0] if changed else centre
+    return changed[0] if changed else "as above"
 
 
 def _draw_pairs(

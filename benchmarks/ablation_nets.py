@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import camvid_nets
 import torch
+from ablation_plan import LONG
 from camvid_scores import NUM_CLASSES
 from camvid_segmenters import data_root
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ def new_model(name: str, *, seed: int) -> nn.Module:
     """A model of the study, weights drawn from the seed where they are not published ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {"frame": frame_net, "compact": compact_net}[name]()
+        return {"frame": frame_net, "compact": compact_net}[name.removesuffix(LONG)]()
 
 
 def frame_net() -> PerFrame:

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 MODELS = ("frame", "compact", "dvis")
-PARTS = ("main", "chain", "variations")
+PARTS = ("main", "chain", "variations", "length")
+LONG = "-long"
+"""Ends the name of a model that is trained four times as long."""
 METHODS = ("plain", "mvc", "plain-twice")
 """Plain training, masked video consistency, and plain training for as much computing as the latter costs."""
 
@@ -41,7 +43,7 @@ class Job:
     """One thing that is measured once: a training run with its scores, or what is done with a pair of trained models.
 
     Attributes:
-        model: of ``MODELS``.
+        model: of ``MODELS``, or one of them with ``LONG`` behind it.
         method: of ``METHODS``, or "chain": votes and choices of the plain and the MVC model of this seed.
         seed: of weights, clips and masks.
         mask: of MVC; None for plain training.
@@ -65,7 +67,7 @@ class Recipe:
 
     steps: int
     learning_rate: float
-    batch_size: int = 4
+    batch_size: int = 2
     clip_length: int = 2
     warm_up: int = 20
     tracker_steps: int = 0
@@ -81,7 +83,7 @@ class Size:
         crop_size: (height, width) of training clips in pixels.
         recipes: by model.
         seeds: of the main comparison.
-        variation_seeds: of the runs with other mask numbers.
+        fewer_seeds: of the runs with other mask numbers and of the longer ones.
         frames: frames of each val video that are scored; None for all.
     """
 
@@ -89,7 +91,7 @@ class Size:
     crop_size: tuple[int, int]
     recipes: dict[str, Recipe]
     seeds: int = 5
-    variation_seeds: int = 3
+    fewer_seeds: int = 3
     frames: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,11 +102,13 @@ class Size:
 SIZES = {
     "small": Size(
         shrink=2,
-        crop_size=(128, 160),
+        crop_size=(96, 128),
         recipes={
-            "frame": Recipe(steps=60, learning_rate=1e-4),
-            "compact": Recipe(steps=400, learning_rate=1e-3, batch_size=2),
-            "dvis": Recipe(steps=300, learning_rate=5e-4, batch_size=2, tracker_steps=100),
+            "frame": Recipe(steps=100, learning_rate=1e-4),
+            "compact": Recipe(steps=400, learning_rate=1e-3),
+            "dvis": Recipe(steps=240, learning_rate=1e-3, batch_size=1, tracker_steps=80),
+            "frame-long": Recipe(steps=400, learning_rate=1e-4),
+            "compact-long": Recipe(steps=1600, learning_rate=1e-3),
         },
     ),
     "large": Size(
@@ -121,7 +125,7 @@ SIZES = {
         crop_size=(64, 64),
         recipes={model: Recipe(steps=2, learning_rate=1e-3, batch_size=1, tracker_steps=1) for model in MODELS},
         seeds=2,
-        variation_seeds=1,
+        fewer_seeds=1,
         frames=18,
     ),
 }
@@ -129,22 +133,30 @@ SIZES = {
 
 
 def jobs(size: Size, *, models: Sequence[str] = MODELS, parts: Sequence[str] = PARTS) -> Iterator[Job]:
-    """All jobs, seed after seed, so that every comparison exists once before any is repeated."""
-    dvis = [model for model in models if model == "dvis"]
+    """All jobs: what matters most first, and each part seed after seed, so that it exists once before any repeat."""
+    seeds = range(size.seeds)
+    slow = [model for model in models if model == "dvis"]
     others = [model for model in models if model != "dvis"]
     if "main" in parts:
-        for group in (others, dvis):
-            for seed in range(size.seeds):
-                for model in group:
-                    yield from _comparison(model, seed)
-    for seed in range(size.seeds):
+        for seed in seeds:
+            for model in models:
+                yield Job(model, "plain", seed)
+                yield Job(model, "mvc", seed, CENTRE)
+                if model in others:
+                    yield Job(model, "plain-twice", seed)
+    for seed in seeds:
         if "chain" in parts:
-            yield from (Job(model, "chain", seed) for model in models)
-        if "variations" in parts and "compact" in models and seed < size.variation_seeds:
+            yield from (Job(model, "chain", seed) for model in others)
+        if "variations" in parts and "compact" in models and seed < size.fewer_seeds:
             yield from (Job("compact", "mvc", seed, mask) for mask in VARIATIONS)
-
-
-def _comparison(model: str, seed: int) -> Iterator[Job]:
-    yield Job(model, "plain", seed)
-    yield Job(model, "mvc", seed, CENTRE)
-    yield Job(model, "plain-twice", seed)
+    if "main" in parts:
+        yield from (Job(model, "plain-twice", seed) for seed in seeds for model in slow)
+    if "chain" in parts:
+        yield from (Job(model, "chain", seed) for seed in seeds for model in slow)
+    if "length" in parts:
+        long = [model + LONG for model in others if model + LONG in size.recipes]
+        for seed in range(size.fewer_seeds):
+            for model in long:
+                yield Job(model, "plain", seed)
+                yield Job(model, "mvc", seed, CENTRE)
+        yield from (Job(model, "plain-twice", seed) for seed in range(size.fewer_seeds) for model in long)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ablation_plan import CENTRE, METHODS, MODELS, VARIATIONS, Mask
+from ablation_plan import CENTRE, LONG, METHODS, MODELS, VARIATIONS, Mask
 from ablation_statistics import Difference, Spread, difference, spread
 
 Results = Mapping[str, Any]
@@ -15,7 +15,6 @@ MODEL_NAMES = {"frame": "per frame (ENet)", "compact": "temporal (compact)", "dv
 METHOD_NAMES = {"plain": "plain", "mvc": "MVC", "plain-twice": "plain, twice the steps"}
 SCORES = ("mIoU", "VC8", "VC16")
 HIDDEN = "16"
-COARSE = "32"
 STEPS = ("plain", "mvc", "plain, vote", "mvc, vote", "selection", "vote, selection", "mean of both")
 
 
@@ -46,7 +45,7 @@ def reader(score: str) -> Callable[[Results], float]:
     return lambda row: float(row["scores"][score])
 
 
-READ = (*SCORES, f"hidden {HIDDEN}", f"hidden {COARSE}")
+READ = (*SCORES, f"hidden {HIDDEN}")
 
 
 def models_of(results: Results) -> list[str]:
@@ -69,7 +68,7 @@ def _main(results: Results) -> str:
             rows.append(
                 [MODEL_NAMES[model], METHOD_NAMES[method], str(len(steps)), count, f"{seconds.mean:.0f}", *figures]
             )
-    head = ["model", "training", "seeds", "steps", "CPU s", *SCORES, "mIoU, 16 px hidden", "mIoU, 32 px hidden"]
+    head = ["model", "training", "seeds", "steps", "CPU s", *SCORES, "mIoU, half hidden"]
     return table(head, rows)
 
 
@@ -83,7 +82,7 @@ def _differences(results: Results) -> str:
                 base = by_seed(results, model, baseline, reader(score))
                 figures.append(_difference(difference(values, base)) if set(values) & set(base) else "")
             rows.append([MODEL_NAMES[model], METHOD_NAMES[baseline], *figures])
-    head = ["model", "MVC minus", *SCORES, "mIoU, 16 px hidden", "mIoU, 32 px hidden"]
+    head = ["model", "MVC minus", *SCORES, "mIoU, half hidden"]
     return table(head, rows)
 
 
@@ -100,13 +99,30 @@ def _variations(results: Results) -> str:
             seeds = _varied_seeds(results)
             figures.append(_difference(difference({seed: values[seed] for seed in seeds & set(values)}, plain[score])))
         rows.append([str(mask.patch_size), f"{mask.ratio:g}", f"{mask.weight:g}", *figures])
-    return table(["cell", "ratio", "lambda", *SCORES, "mIoU, 16 px hidden", "mIoU, 32 px hidden"], rows)
+    return table(["cell", "ratio", "lambda", *SCORES, "mIoU, half hidden"], rows)
 
 
 def _varied_seeds(results: Results) -> set[int]:
     """Seeds of the runs with other mask numbers, to which the centre's row keeps too."""
     found = {job["seed"] for job in results["jobs"] if job["mask"] and job["mask"] != vars(CENTRE)}
     return found or set(by_seed(results, "compact", "mvc", reader("mIoU")))
+
+
+def _lengths(results: Results) -> str:
+    rows = []
+    for model in (model for model in MODELS if f"{model}{LONG}" in results.get("recipes", {})):
+        seeds = set(by_seed(results, model + LONG, "plain", reader("mIoU")))
+        for name in (model, model + LONG):
+            figures = [str(results["recipes"][name]["steps"]), str(len(seeds))]
+            plain = {score: by_seed(results, name, "plain", reader(score)) for score in READ}
+            figures += [_spread(spread([plain[score][seed] for seed in sorted(seeds)])) for score in ("mIoU", "VC8")]
+            for score in READ:
+                values = by_seed(results, name, "mvc", reader(score))
+                mine = {seed: values[seed] for seed in seeds & set(values)}
+                figures.append(_difference(difference(mine, plain[score])) if mine else "")
+            rows.append([MODEL_NAMES[model], *figures])
+    changes = [f"MVC minus plain: {SCORES[0]}", *SCORES[1:], "mIoU, half hidden"]
+    return table(["model", "steps", "seeds", "plain: mIoU", "plain: VC8", *changes], rows)
 
 
 def _chain(results: Results) -> str:
@@ -154,8 +170,9 @@ def _times(results: Results) -> str:
 
 def _recipes(results: Results) -> str:
     rows = []
-    for model in MODELS:
-        recipe = results["recipes"][model]
+    for model, recipe in results["recipes"].items():
+        if model.endswith(LONG):
+            continue
         steps = str(recipe["steps"]) + (f" + {recipe['tracker_steps']}" if model == "dvis" else "")
         frames = str(recipe["clip_length"]) + (f", then {recipe['tracker_clip_length']}" if model == "dvis" else "")
         rate = f"{recipe['learning_rate']:g}"
@@ -167,6 +184,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "main": _main,
     "differences": _differences,
     "variations": _variations,
+    "length": _lengths,
     "chain": _chain,
     "choices": _choices,
     "recipes": _recipes,

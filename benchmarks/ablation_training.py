@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from ablation_plan import Mask, Recipe
@@ -44,7 +46,12 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * factor
         samples = range(step * recipe.batch_size, (step + 1) * recipe.batch_size)
-        losses.append(_add_gradients(model, clips, samples, mask=mask, seed=seed, objective=objective, device=device))
+        batch = [clips[sample] for sample in samples]
+        frames = torch.stack([clip.frames for clip in batch]).to(device)
+        labels = torch.stack([clip.labels for clip in batch]).to(device)
+        generators = [_generator(seed, sample, device) for sample in samples]
+        now = _for_step(objective, labels, progress=step / steps)
+        losses.append(_add_gradients(model, frames, labels, mask=mask, objective=now, generators=generators))
         nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM)
         optimizer.step()
         optimizer.zero_grad()
@@ -53,33 +60,31 @@ def train(
 
 def _add_gradients(
     model: nn.Module,
-    clips: ClipDataset,
-    samples: range,
+    frames: Tensor,
+    labels: Tensor,
     *,
     mask: Mask | None,
-    seed: int,
     objective: Objective,
-    device: torch.device,
+    generators: Sequence[torch.Generator],
 ) -> Tensor:
     """Back-propagate a batch, clean and then masked; the clean loss."""
-    batch = [clips[sample] for sample in samples]
-    frames = torch.stack([clip.frames for clip in batch]).to(device)
-    labels = torch.stack([clip.labels for clip in batch]).to(device)
-    generators = [_generator(seed, sample, device) for sample in samples]
-    if isinstance(objective, SizedObjective):
-        objective = objective.for_step(size=objective.size(labels), progress=0.0)
     if mask is None:
         clean = with_generators(objective, generators)(model, frames, labels)
         clean.backward()
         return clean.detach()
     cells = PatchMask(patch_size=mask.patch_size, ratio=mask.ratio)
-    terms = MVCWrapper(model, mask=cells, objective=objective, weight=mask.weight).loss_terms(
-        frames, labels, generator=generators
-    )
+    mvc = MVCWrapper(model, mask=cells, objective=objective, weight=mask.weight)
+    terms = mvc.loss_terms(frames, labels, generator=generators)
     clean = next(terms)
     clean.backward()
     next(terms).backward()
     return clean.detach()
+
+
+def _for_step(objective: Objective, labels: Tensor, *, progress: float) -> Objective:
+    if not isinstance(objective, SizedObjective):
+        return objective
+    return objective.for_step(size=objective.size(labels), progress=progress)
 
 
 def _generator(seed: int, sample: int, device: torch.device) -> torch.Generator:
