@@ -148,7 +148,7 @@ class MVCWrapper(nn.Module):
     def _draw_mask(self, frames: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
         if not isinstance(generator, Sequence):
             return self.mask(frames, generator=generator)
-        clips = zip(frames.split(1), generator, strict=True)
+        clips = zip(torch.split(frames, 1), generator, strict=True)
         return torch.cat([self.mask(clip, generator=own) for clip, own in clips])
 
 
