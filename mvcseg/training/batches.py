@@ -71,6 +71,14 @@ def iter_steps(
         yield step
 
 
+def worker_died(error: Exception) -> TrainingError:
+    """The error for what PyTorch says of a reading process that is no more."""
+    reason = str(error).splitlines()[0]
+    return TrainingError(
+        f"num_workers: a process that reads clips died ({reason}); was memory short? Fewer workers need less"
+    )
+
+
 class _Told(Dataset[PackedClip | MvcsegError]):
     """Clips, or the error that reading one gave: raised in a worker, its message would become a traceback."""
 
@@ -101,10 +109,7 @@ def _readable(batches: Iterator[PackedClip | MvcsegError]) -> Iterator[PackedCli
         try:
             batch = next(batches, None)
         except (RuntimeError, OSError) as error:  # what a loader says of a worker that is no more
-            reason = str(error).splitlines()[0]
-            raise TrainingError(
-                f"num_workers: a process that reads clips died ({reason}); was memory short? Fewer workers need less"
-            ) from error
+            raise worker_died(error) from error
         if batch is None:
             return
         if isinstance(batch, MvcsegError):

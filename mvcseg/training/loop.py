@@ -29,7 +29,7 @@ from mvcseg.errors import CheckpointError, DataError, TrainingError
 from mvcseg.losses import Objective
 from mvcseg.segmenter import Segmenter
 from mvcseg.training import run_folder
-from mvcseg.training.batches import clip_dataset, iter_steps
+from mvcseg.training.batches import clip_dataset, iter_steps, worker_died
 from mvcseg.training.building import build_trainee
 from mvcseg.training.checkpointing import StepSize, load_newest, new_accelerator, random_state_kept, save_checkpoint
 from mvcseg.training.config import TrainConfig
@@ -341,3 +341,8 @@ def _told_how_to_go_on(out: Path) -> Iterator[None]:
         yield
     except (DataError, CheckpointError, TrainingError) as error:
         raise type(error)(f"{error}; {run_folder.way_on(out)}") from error
+    except RuntimeError as error:
+        # PyTorch tells of a dead worker from a signal's handler, wherever the program is at that moment.
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(f"{worker_died(error)}; {run_folder.way_on(out)}") from error

@@ -126,9 +126,10 @@ def test_a_full_disk_is_told_and_the_run_goes_on(
     size: int, file: str, whole: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("run").mkdir()
-    Path("run/config.json").write_text(json.dumps(CONFIG.to_dict()))
+    for name in ("run.json", "run/config.json"):
+        Path(name).write_text(json.dumps(CONFIG.to_dict()))
     with no_larger_files(size):
-        assert command(CONFIG, root, "--resume") == 1
+        assert main(["train", "--vspw", str(root), "--config", "run.json", "--out", "run", "--resume"]) == 1
     message = told(capsys)
     assert f"{file}: cannot be written" in message
     assert message.endswith("no checkpoint was written yet, --resume starts anew")
