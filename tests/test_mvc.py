@@ -215,3 +215,27 @@ def test_bytes_as_floats_and_normalised_frames_are_refused() -> None:
     for wrong in (frames * 255, (frames - 0.45) / 0.22):
         with pytest.raises(DataError, match=r"frames: expected values in \[0, 1\].*divide bytes by 255"):
             mvc.loss_terms(wrong, labels)
+
+
+def test_with_one_generator_a_clip_a_loss_does_not_depend_on_the_neighbours() -> None:
+    frames, labels = example()
+    mvc = MVCWrapper(make_net(), mask=MASK)
+    keys = [3, 9]
+    own = [torch.Generator().manual_seed(key) for key in keys]
+    together = [float(term) for term in mvc.loss_terms(frames, labels, generator=own)]
+    alone = [
+        [
+            float(term)
+            for term in mvc.loss_terms(
+                frames[i : i + 1], labels[i : i + 1], generator=[torch.Generator().manual_seed(keys[i])]
+            )
+        ]
+        for i in range(2)
+    ]
+    assert together == pytest.approx([(first + second) / 2 for first, second in zip(*alone, strict=True)], rel=1e-6)
+
+
+def test_the_number_of_generators_is_the_number_of_clips() -> None:
+    frames, labels = example()
+    with pytest.raises(ConfigError, match="one for each of 2 clips, got 1"):
+        MVCWrapper(make_net(), mask=MASK).loss_terms(frames, labels, generator=[torch.Generator()])
