@@ -51,7 +51,7 @@ class PackedClip(NamedTuple):
     Attributes:
         frames: ``(T, 3, H, W)``, uint8 where the clip's pixels are bytes, else float in ``[0, 1]``.
         labels: ``(T, H, W)`` uint8 classes, 255 where nothing is known.
-        size: ``(2,)`` int64, height and width of the picture; what lies below and right of it is filled up.
+        size: ``(2,)`` int64 on the host, height and width of the picture; what lies below and right of it is filled up.
         sample: its number.
     """
 
@@ -66,18 +66,17 @@ class PackedClip(NamedTuple):
         Args:
             device: where it is wanted; None leaves it where it is.
         """
-        frames, labels, size = (
-            tensor.to(device, non_blocking=True) for tensor in (self.frames, self.labels, self.size)
-        )
+        frames, labels = (tensor.to(device, non_blocking=True) for tensor in (self.frames, self.labels))
         if not frames.is_floating_point():
             frames = frames.float().div_(255)
         height, width = frames.shape[-2:]
-        # A mask instead of slices, whose bounds a GPU's sizes would have to be waited for.
-        below = torch.arange(height, device=frames.device) >= size[..., :1]
-        right = torch.arange(width, device=frames.device) >= size[..., 1:]
-        outside = (below[..., :, None] | right[..., None, :])[..., None, None, :, :]
-        mean = torch.tensor(IMAGENET_MEAN).to(frames, non_blocking=True)[:, None, None]
-        return Clip(torch.where(outside, mean, frames), labels.long(), self.sample)
+        if bool((self.size < torch.tensor([height, width])).any()):  # sizes are on the host, nothing waits for a GPU
+            below = torch.arange(height) >= self.size[..., :1]
+            right = torch.arange(width) >= self.size[..., 1:]
+            outside = (below[..., :, None] | right[..., None, :])[..., None, None, :, :]
+            mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
+            frames = torch.where(outside.to(frames.device), mean.to(frames), frames)
+        return Clip(frames, labels.long(), self.sample)
 
     def filled_up(self, height: int, width: int) -> PackedClip:
         """The same picture on a larger ground."""
