@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.losses import Objective, PixelObjective
-from mvcseg.losses.objective import with_generators
+from mvcseg.losses.objective import lean, with_generators
 from mvcseg.masking import apply_mask
 from mvcseg.segmenter import IMAGENET_MEAN, Segmenter
 from mvcseg.shapes import check_float, check_integer, check_shapes
@@ -140,8 +140,9 @@ class MVCWrapper(nn.Module):
     ) -> Iterator[Tensor]:
         objective = with_generators(self.objective, generator)
         yield objective(self.segmenter, frames, labels)
-        # The masked clip has no name here, so it is gone before the backward pass, where memory peaks.
-        yield self.weight * objective(
+        # The masked clip has no name here, so it is gone before the backward pass, where memory peaks. Lean, since the
+        # clean pass has left gradients that are to be added to: together they are to need no more than the clean pass.
+        yield self.weight * lean(objective)(
             self.segmenter, apply_mask(frames, self._draw_mask(frames, generator), fill=self.fill), labels
         )
 

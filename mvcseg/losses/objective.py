@@ -58,6 +58,20 @@ class SizedObjective(Objective, Protocol):
         ...
 
 
+@runtime_checkable
+class LeanObjective(Objective, Protocol):
+    """An objective that can do with less memory where it computes something twice."""
+
+    def lean(self) -> Objective:
+        """The same objective, to the bit, in less memory and more time."""
+        ...
+
+
+def lean(objective: Objective) -> Objective:
+    """The objective in as little memory as it can do with."""
+    return objective.lean() if isinstance(objective, LeanObjective) else objective
+
+
 def with_generators(objective: Objective, generators: torch.Generator | Sequence[torch.Generator] | None) -> Objective:
     """The objective, drawing from these generators if it draws at all."""
     if generators is None or not isinstance(objective, RandomObjective):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mvcseg.errors import ConfigError, ShapeError
 from mvcseg.losses.queries import LayerPrediction, QueryClip
@@ -36,6 +37,7 @@ class SetSettings:
     oversample: float = 3.0
     importance: float = 0.75
     keep_absent: bool = False
+    recomputes: bool = False
 
     def __post_init__(self) -> None:
         """Check words and ranges."""
@@ -202,9 +204,14 @@ def _mask_sums(
     frames: list[int | None] = [None] if tall else list(range(len(matches)))
     device = layer.class_logits.device
     queries = [match.queries.to(device) for match in matches]
-    masks = layer.masks.chosen(video, None, queries[0]) if tall else layer.masks.chosen_of_frames(video, queries)
+
+    def choose() -> Tensor:
+        return layer.masks.chosen(video, None, queries[0]) if tall else layer.masks.chosen_of_frames(video, queries)
+
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not settings.recomputes):
+        masks = choose()
     if not len(masks):
-        nothing = masks.sum(dtype=torch.promote_types(masks.dtype, torch.float32))
+        nothing = choose().sum(dtype=torch.promote_types(masks.dtype, torch.float32))
         return nothing, nothing
     points = uncertain_points(
         masks,
@@ -213,12 +220,20 @@ def _mask_sums(
         importance=settings.importance,
         draw=draw,
     )
-    logits = sample_points(masks.unsqueeze(1), points)[:, 0]
     parts = torch.split(points, [len(own) for own in queries])
     of_frames = list(zip(frames, matches, parts, strict=True))
     wanted = [clip.targets.at(frame, match.targets, part, covered=clip.covered) for frame, match, part in of_frames]
     weights = [weight for frame, _, part in of_frames if (weight := clip.weight_at(frame, part)) is not None]
-    return mask_losses(logits, torch.cat(wanted), torch.cat(weights) if weights else None)
+    compared = torch.cat(wanted), torch.cat(weights) if weights else None
+    if not settings.recomputes:
+        return mask_losses(sample_points(masks.unsqueeze(1), points)[:, 0], *compared)
+    del masks
+
+    def again() -> tuple[Tensor, Tensor]:
+        return mask_losses(sample_points(choose().unsqueeze(1), points)[:, 0], *compared)
+
+    sums: tuple[Tensor, Tensor] = checkpoint(again, use_reentrant=False, preserve_rng_state=False)
+    return sums
 
 
 def _not_zero(size: Tensor) -> Tensor:

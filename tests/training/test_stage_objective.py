@@ -133,6 +133,52 @@ def test_clips_on_their_own_add_up_to_the_batch(kind: str) -> None:
         torch.testing.assert_close(gradient / 2, together[name], rtol=1e-6, atol=1e-8, msg=name)
 
 
+def saved_bytes(objective: Any, stage: Stage, frames: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    """The loss, and the bytes that its graph keeps for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = objective.with_generators(seeded(0, 1))(stage, frames, labels)
+    return loss, sum(kept.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lean_objective_is_the_same_to_the_bit_and_keeps_less(kind: str) -> None:
+    stage = build_stage(tiny_dvis(kind))
+    objective = stage_objective(stage, num_points=256)
+    frames, labels = batch()
+    labels[1, 1] = 255
+    results = []
+    for own in (objective, objective.lean()):
+        stage.zero_grad(set_to_none=True)
+        loss, kept = saved_bytes(own, stage, frames, labels)
+        loss.backward()
+        results.append((loss, kept, [p.grad for p in stage.parameters() if p.grad is not None]))
+    (loss, kept, gradients), (lean_loss, lean_kept, lean_gradients) = results
+    assert torch.equal(loss, lean_loss)
+    assert all(torch.equal(one, other) for one, other in zip(gradients, lean_gradients, strict=True))
+    assert lean_kept < kept
+
+
+def test_mvc_is_lean_in_its_masked_pass_alone() -> None:
+    stage = build_stage(tiny_dvis("online"))
+    objective = stage_objective(stage, num_points=8)
+    seen: list[bool] = []
+
+    class Watched(type(objective)):  # type: ignore[misc]
+        def terms(self, *arguments: Any) -> Any:
+            seen.append(self.settings.recomputes)
+            return super().terms(*arguments)
+
+    objective.__class__ = Watched
+    step(stage, objective, *batch(), (0, 1))
+    assert seen == [False, True]
+
+
 def test_padding_of_a_batch_changes_no_clips_targets() -> None:
     """Clips of different sizes share a batch: padded with the mean colour and ignored labels."""
     stage = build_stage(tiny_dvis("online"))
