@@ -28,7 +28,7 @@ import ablation_scores
 import ablation_tables
 import torch
 from ablation_nets import new_model
-from ablation_plan import MODELS, PARTS, SIZES, Job, Size, jobs
+from ablation_plan import LONG, MODELS, PARTS, SIZES, Job, Size, jobs
 from ablation_training import train
 from camvid_scores import Clip, StoredFlow
 from camvid_segmenters import data_root
@@ -131,7 +131,7 @@ def run(job: Job, setting: Setting, out: Path) -> dict[str, Any]:
     recipe = setting.size.recipes[job.model]
     steps = recipe.steps * (2 if job.method == "plain-twice" else 1)
     start = time.process_time()
-    if job.model == "dvis":
+    if job.model.removesuffix(LONG) == "dvis":
         model, facts = ablation_dvis.train(
             job, recipe, setting.train, crop_size=setting.size.crop_size, device=setting.device
         )

@@ -13,8 +13,6 @@ from torch.nn import functional
 from mvcseg import PatchMask, apply_mask
 from mvcseg.data.clips import ClipDataset
 
-HELD_OUT = ("0016E5_08190", "0006R0_f00930")
-"""Train videos on which steps and learning rates were chosen: the first whole, of the second the last quarter."""
 HIDDEN_RATIO = 0.5
 
 
@@ -39,21 +37,6 @@ def _shrunk(clip: Clip, shrink: int) -> Clip:
     half = shrink // 2
     labels, raw = (maps[:, half::shrink, half::shrink].contiguous() for maps in (clip.labels, clip.raw_labels))
     return replace(clip, frames=frames, labels=labels, raw_labels=raw)
-
-
-def part_for_choices(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
-    """Train videos in two: what to train on while steps and learning rates are chosen, and what to judge them on."""
-    kept, judged = [], []
-    for clip in clips:
-        if clip.name not in HELD_OUT:
-            kept.append(clip)
-        elif clip.name == HELD_OUT[0]:
-            judged.append(clip)
-        else:
-            cut = 3 * len(clip) // 4
-            kept.append(clip[:cut])
-            judged.append(clip[cut:])
-    return kept, judged
 
 
 def training_clips(

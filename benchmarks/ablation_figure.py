@@ -8,7 +8,7 @@ from typing import Any
 
 from ablation_plan import CENTRE, VARIATIONS
 from ablation_statistics import difference
-from ablation_tables import MODEL_NAMES, by_seed, models_of, reader
+from ablation_tables import MODEL_NAMES, by_seed, models_of, reader, varied_seeds
 
 PANELS = {"mIoU": "mIoU", "VC8": "VC8", "VC16": "VC16", "hidden 16": "mIoU, half hidden"}
 BASELINES = {"plain": ("minus plain, same steps", "#1f5fa8"), "plain-twice": ("minus plain, same computing", "#c4622d")}
@@ -53,7 +53,8 @@ def _draw_masks(axis: Any, results: Mapping[str, Any], score: str) -> None:
     plain = by_seed(results, "compact", "plain", reader(score))
     names = []
     for mask in (CENTRE, *VARIATIONS):
-        values = by_seed(results, "compact", "mvc", reader(score), mask=mask)
+        found = by_seed(results, "compact", "mvc", reader(score), mask=mask)
+        values = {seed: value for seed, value in found.items() if seed in varied_seeds(results)}
         _draw_pairs(axis, len(names), values, plain, colour=BASELINES["plain"][1])
         names.append(_changed(mask))
     axis.axhline(0, color="black", linewidth=0.8)

@@ -109,6 +109,7 @@ SIZES = {
             "dvis": Recipe(steps=240, learning_rate=1e-3, batch_size=1, tracker_steps=80),
             "frame-long": Recipe(steps=400, learning_rate=1e-4),
             "compact-long": Recipe(steps=1600, learning_rate=1e-3),
+            "dvis-long": Recipe(steps=960, learning_rate=1e-3, batch_size=1, tracker_steps=320),
         },
     ),
     "large": Size(
@@ -151,12 +152,8 @@ def jobs(size: Size, *, models: Sequence[str] = MODELS, parts: Sequence[str] = P
             yield from (Job("compact", "mvc", seed, mask) for mask in VARIATIONS)
     if "main" in parts:
         yield from (Job(model, "plain-twice", seed) for seed in seeds for model in slow)
-    if "chain" in parts:
-        yield from (Job(model, "chain", seed) for seed in seeds for model in slow)
-    if "length" in parts:
-        long = [model + LONG for model in others if model + LONG in size.recipes]
-        for seed in range(size.fewer_seeds):
-            for model in long:
-                yield Job(model, "plain", seed)
-                yield Job(model, "mvc", seed, CENTRE)
-        yield from (Job(model, "plain-twice", seed) for seed in range(size.fewer_seeds) for model in long)
+    longer = [model + LONG for model in models if model + LONG in size.recipes and "length" in parts]
+    for seed in range(size.fewer_seeds):
+        for model in longer:
+            yield Job(model, "plain", seed)
+            yield Job(model, "mvc", seed, CENTRE)

@@ -88,6 +88,7 @@ def _differences(results: Results) -> str:
 
 def _variations(results: Results) -> str:
     rows = []
+    seeds = varied_seeds(results)
     plain = {score: by_seed(results, "compact", "plain", reader(score)) for score in READ}
     for mask in (CENTRE, *VARIATIONS):
         runs = by_seed(results, "compact", "mvc", reader("mIoU"), mask=mask)
@@ -96,13 +97,12 @@ def _variations(results: Results) -> str:
         figures = []
         for score in READ:
             values = by_seed(results, "compact", "mvc", reader(score), mask=mask)
-            seeds = _varied_seeds(results)
             figures.append(_difference(difference({seed: values[seed] for seed in seeds & set(values)}, plain[score])))
         rows.append([str(mask.patch_size), f"{mask.ratio:g}", f"{mask.weight:g}", *figures])
     return table(["cell", "ratio", "lambda", *SCORES, "mIoU, half hidden"], rows)
 
 
-def _varied_seeds(results: Results) -> set[int]:
+def varied_seeds(results: Results) -> set[int]:
     """Seeds of the runs with other mask numbers, to which the centre's row keeps too."""
     found = {job["seed"] for job in results["jobs"] if job["mask"] and job["mask"] != vars(CENTRE)}
     return found or set(by_seed(results, "compact", "mvc", reader("mIoU")))
@@ -111,9 +111,12 @@ def _varied_seeds(results: Results) -> set[int]:
 def _lengths(results: Results) -> str:
     rows = []
     for model in (model for model in MODELS if f"{model}{LONG}" in results.get("recipes", {})):
-        seeds = set(by_seed(results, model + LONG, "plain", reader("mIoU")))
+        seeds = set(by_seed(results, model + LONG, "mvc", reader("mIoU")))
+        if not seeds:
+            continue
         for name in (model, model + LONG):
-            figures = [str(results["recipes"][name]["steps"]), str(len(seeds))]
+            recipe = results["recipes"][name]
+            figures = [str(recipe["steps"] + recipe["tracker_steps"]), str(len(seeds))]
             plain = {score: by_seed(results, name, "plain", reader(score)) for score in READ}
             figures += [_spread(spread([plain[score][seed] for seed in sorted(seeds)])) for score in ("mIoU", "VC8")]
             for score in READ:
