@@ -244,6 +244,15 @@ def test_short_videos_are_refused_by_name_where_clips_are_neighbours() -> None:
     assert repeated[0].frames.shape[0] == 3
 
 
+def test_whole_frames_are_the_videos_own_bytes_over_255() -> None:
+    video = position_video(6)
+    video.frames[:, :, 0, 0] = 255
+    data = clips(video, crop_size=None, flip=False)
+    clip, source = data[2], data.source(2)
+    assert torch.equal(clip.frames, video.frames[list(source.frames)].float() / 255)
+    assert clip.frames.max() == 1
+
+
 def test_videos_may_differ_in_size() -> None:
     data = clips(
         position_video(4, name="a"), position_video(4, name="b", height=64, width=33), crop_size=None, sampling="window"
