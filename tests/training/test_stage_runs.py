@@ -28,8 +28,8 @@ from mvcseg.training.dvis_trainee import suited_size
 
 STAGES = ("segmenter", "tracker", "refiner")
 RATES = {"segmenter": 0.0, "tracker": 1e-4, "refiner": 1e-4}
-"""Of runs that are compared to rounding. A segmenter with drawn weights decides hard what its attention leaves out and which
-query meets which target, so weights that differ by rounding soon differ by more; its gradients are compared instead."""
+"""Of runs that are compared to rounding. A segmenter with drawn weights decides hard what its attention leaves out and
+which query meets which target, so weights that differ by rounding soon differ by more; its gradients are compared."""
 
 
 @pytest.fixture(scope="module")
