@@ -30,18 +30,20 @@ from mvcseg.training.stage_objective import stage_objective
 from mvcseg.training.stages import RefinerStage, TrackerStage, build_stage
 
 STAGES = {
-    "segmenter": {"preset": "vspw_ctvis_r50", "B": 1, "T": 4},
-    "tracker": {"preset": "vspw_online_r50", "B": 1, "T": 5},
-    "refiner": {"preset": "vspw_offline_r50", "B": 1, "T": 21},
+    "segmenter": {"preset": "vspw_ctvis_r50", "B": 1, "T": 4, "H": 320, "W": 576},
+    "tracker": {"preset": "vspw_online_r50", "B": 1, "T": 5, "H": 480, "W": 864},
+    "refiner": {"preset": "vspw_offline_r50", "B": 1, "T": 21, "H": 240, "W": 432},
 }
-"""Published models and clip lengths, one clip instead of 8 or 16."""
+"""Published models and clip lengths; of the 8 or 16 clips one, as a process of the published runs has; smaller frames.
+
+The larger the frames, the less the gradients count that only an MVC step holds during its forward pass.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--height", type=int, default=160)
-    parser.add_argument("--width", type=int, default=288)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the sides of the frames")
     parser.add_argument("--num-points", type=int, default=12544)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--guided", action="store_true", help="the first half of a run, in which a guide assigns")
@@ -55,7 +57,8 @@ def main() -> None:
     result = {
         "what": "training step of DVIS++ stages, fp32, AdamW; mask patch_size 32, ratio 0.5, 124 classes",
         "asked": {"peak_memory_ratio": MOST_MEMORY},
-        "clip": {"H": options.height, "W": options.width, "num_points": options.num_points, "guided": options.guided},
+        "num_points": options.num_points,
+        "guided": options.guided,
         "stages": rows,
         "machine": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
@@ -79,6 +82,7 @@ def measured(name: str, options: argparse.Namespace, device: torch.device) -> di
     whole = {kind: fixed + peak for kind, peak in peaks.items()}
     return {
         **STAGES[name],
+        "scale": options.scale,
         "peak_memory_bytes": whole,
         "peak_memory_ratio": round(whole["mvc"] / whole["plain"], 4),
         "bytes_above_weights_and_batch": peaks,
@@ -98,7 +102,7 @@ def build_steps(
     assert name == "segmenter" or isinstance(stage, (TrackerStage, RefinerStage))
     memory = ClassMemory(config.num_classes, width=config.query_width) if name == "refiner" else None
     objective = stage_objective(stage, num_points=options.num_points, memory=memory)
-    shape = (numbers["B"], numbers["T"], options.height, options.width)
+    shape = (numbers["B"], numbers["T"], *(round(numbers[side] * options.scale) for side in "HW"))
     frames = torch.rand(*shape[:2], 3, *shape[2:]).to(device)
     labels = blocks(shape, config.num_classes).to(device)
     progress = 0.0 if options.guided else 0.9

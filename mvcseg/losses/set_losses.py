@@ -220,19 +220,18 @@ def _mask_sums(
         importance=settings.importance,
         draw=draw,
     )
-    parts = torch.split(points, [len(own) for own in queries])
-    of_frames = list(zip(frames, matches, parts, strict=True))
-    wanted = [clip.targets.at(frame, match.targets, part, covered=clip.covered) for frame, match, part in of_frames]
-    weights = [weight for frame, _, part in of_frames if (weight := clip.weight_at(frame, part)) is not None]
-    compared = torch.cat(wanted), torch.cat(weights) if weights else None
+    groups = list(zip(frames, matches, torch.split(points, [len(own) for own in queries]), strict=True))
+
+    def compare(masks: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = [clip.targets.at(frame, match.targets, own, covered=clip.covered) for frame, match, own in groups]
+        weights = [weight for frame, _, own in groups if (weight := clip.weight_at(frame, own)) is not None]
+        logits = sample_points(masks.unsqueeze(1), points)[:, 0]
+        return mask_losses(logits, torch.cat(wanted), torch.cat(weights) if weights else None)
+
     if not settings.recomputes:
-        return mask_losses(sample_points(masks.unsqueeze(1), points)[:, 0], *compared)
+        return compare(masks)
     del masks
-
-    def again() -> tuple[Tensor, Tensor]:
-        return mask_losses(sample_points(choose().unsqueeze(1), points)[:, 0], *compared)
-
-    sums: tuple[Tensor, Tensor] = checkpoint(again, use_reentrant=False, preserve_rng_state=False)
+    sums: tuple[Tensor, Tensor] = checkpoint(lambda: compare(choose()), use_reentrant=False, preserve_rng_state=False)
     return sums
 
 

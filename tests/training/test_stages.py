@@ -81,10 +81,11 @@ def test_the_vectors_to_contrast_are_those_of_the_part_that_learns() -> None:
     assert build_stage(tiny_dvis("first online"))(clips()).embeds is None
 
 
+@pytest.mark.parametrize("learnt_before", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_stages_part_learns_and_all_of_it(kind: str) -> None:
+def test_only_the_stages_part_learns_and_all_of_it(kind: str, learnt_before: bool) -> None:
     model = tiny_dvis(kind)
-    model.requires_grad_(False)
+    model.requires_grad_(learnt_before)
     stage = build_stage(model)
     gradients(stage, stage(clips()))
     for name, parameter in model.named_parameters():
@@ -98,6 +99,7 @@ def test_without_contrast_the_reid_head_stays() -> None:
     gradients(stage, stage(clips()))
     for name, parameter in stage.named_parameters():
         assert (parameter.grad is None) == ("reid_embed" in name), name
+        assert parameter.requires_grad == ("reid_embed" not in name), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
