@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -109,7 +110,16 @@ def load_newest(accelerator: Any, out: Path) -> int:
         accelerator.load_state(str(folder))
     except ConfigError:
         raise
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except (
+        *(SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError),
+        *(pickle.UnpicklingError, AttributeError, IndexError, TypeError),  # what bytes that are no pickle lead to
+    ) as error:
+        if "loading state_dict" in str(error):  # PyTorch's words for whole tensors that do not fit
+            lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+            raise ConfigError(
+                f"{shown(folder)}: was trained with another model or other classes ({(lines or ['?'])[0]}); resume on "
+                "the data and with the segmenter that the run began with"
+            ) from error
         raise CheckpointError(
             f"{shown(folder)}: broken ({str(error).splitlines()[0]}); remove this folder to resume from the one before"
         ) from error

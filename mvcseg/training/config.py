@@ -30,7 +30,8 @@ class TrainConfig:
 
     Args:
         steps: optimizer steps.
-        model: "compact"; a name of ``models.dvis.PRESETS``; a mapping with the fields of ``DVISConfig``, where
+        model: "compact"; a name of ``models.dvis.PRESETS`` (whose published numbers ``from_dict`` and ``read_config``
+            take for what is left out, this constructor does not); a mapping with the fields of ``DVISConfig``, where
             ``num_classes`` may be left out (those of the data set); or "own", a segmenter given to ``train``.
         start_from: checkpoint whose weights the model begins with, such as that of the stage before.
         new_classes: draw the class heads anew instead of taking them from ``start_from``.
@@ -188,7 +189,7 @@ class TrainConfig:
         if not isinstance(values, Mapping):
             raise ConfigError(f"config: expected a JSON object, got {type(values).__name__}")
         check.check_keys(values, valid=[entry.name for entry in dataclasses.fields(cls)])
-        values = {**_published(values), **values}
+        values = {**_published(values), **_replaced(values), **values}
         if "steps" not in values:
             raise ConfigError("steps: missing; say how many optimizer steps to train")
         return cls(**{**values, "mask": _mask(values.get("mask"))})
@@ -225,6 +226,20 @@ def _published(values: Mapping[str, Any]) -> Mapping[str, Any]:
     from mvcseg.training.published import PUBLISHED
 
     return PUBLISHED.get(name, {})
+
+
+def _replaced(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Published numbers that give way because the file says the same thing by another key."""
+    gone: dict[str, Any] = {}
+    if values.get("crop_size") is not None:
+        gone["crop_range"] = None
+    if values.get("crop_range") is not None:
+        gone["crop_size"] = None
+    if "scales" in values:
+        gone |= {"short_sides": None, "long_side": None}
+    if values.get("schedule", "steps") != "steps":
+        gone["drops"] = ()
+    return gone if _published(values) else {}
 
 
 def _mask(value: Any) -> Any:

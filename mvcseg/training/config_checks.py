@@ -19,10 +19,16 @@ def check_keys(values: Mapping[str, Any], *, valid: Iterable[str], prefix: str =
             raise ConfigError(f"{prefix}{key}: no such key; did you mean {prefix}{close}?")
 
 
+LARGEST = 2**63 - 1
+"""What PyTorch takes for an integer."""
+
+
 def check_integer(name: str, value: Any, *, least: int) -> None:
-    """Require an integer of at least ``least``."""
+    """Require an integer of at least ``least`` that fits 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    if value > LARGEST:
+        raise ConfigError(f"{name}: expected an integer below 2**63, got {value!r}")
 
 
 def check_number(name: str, value: Any, *, most: float = math.inf) -> None:

@@ -147,6 +147,13 @@ def _number(key: str, value: Any) -> float:
     return float(value)
 
 
+def _limit(key: str, value: Any) -> float:
+    check.check_number(key, value)
+    if not value:
+        raise ConfigError(f"{key}: expected a norm above 0, or null for no limit, got {value!r}")
+    return float(value)
+
+
 def _share(key: str, value: Any) -> float:
     check.check_number(key, value, most=1.0)
     return float(value)
@@ -219,7 +226,7 @@ _OTHERS: dict[str, Callable[[str, Any], Any]] = {
     "crop_range": _optional(_two_rising),
     "extra_data": _extra_data,
     "drops": _steps,
-    "clip_gradient": _optional(_number),
+    "clip_gradient": _optional(_limit),
     "contrast_weight": _optional(_number),
     "guide_until": _optional(_share),
     "mask": _mask,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from mvcseg.training.checkpointing import StepSize, load_newest, new_accelerator
 from mvcseg.training.config import TrainConfig
 from mvcseg.training.following import Follower, followed
 from mvcseg.training.foresight import check_labels, note_short_videos
+from mvcseg.training.idle_keys import note_idle_keys
 from mvcseg.training.interrupt import interrupted_after_a_step
 from mvcseg.training.schedule import learning_rate_factor
 from mvcseg.training.scoring import jsonable, score_videos
@@ -185,6 +187,7 @@ def _prepare(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         note_short_videos(videos, clip_length=config.clip_length)
+        note_idle_keys(config)
         run_folder.open_folder(out, config)
     accelerator.wait_for_everyone()
     optimizer = torch.optim.AdamW(list(trainee.groups), lr=config.learning_rate)
@@ -285,9 +288,10 @@ def _step(run: _Run, batches: Sequence[PackedClip], *, step: int, factor: float)
             'clip_length or the size of the frames, or set precision "bf16"'
         ) from error
     _require_finite(run, "loss", losses.sums, samples, step=step)
-    if config.clip_gradient is not None:
-        norm = accelerator.clip_grad_norm_(run.model.parameters(), config.clip_gradient)
-        _require_finite(run, "norm of the gradient", norm, samples, step=step)
+    # without a limit the norm is looked at all the same: a gradient that is NaN must not reach the weights
+    limit = math.inf if config.clip_gradient is None else config.clip_gradient
+    norm = accelerator.clip_grad_norm_(run.model.parameters(), limit)
+    _require_finite(run, "norm of the gradient", norm, samples, step=step)
     for group, begun in zip(run.optimizer.param_groups, run.trainee.groups, strict=True):
         group["lr"] = begun["lr"] * factor
     run.optimizer.step()

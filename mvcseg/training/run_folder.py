@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -25,8 +26,17 @@ CHECKPOINTS = "checkpoints"
 MODEL_FILE = "model.safetensors"
 MODEL_FOLDER = "model"
 """In place of the file, for a segmenter that writes a folder."""
-MAY_DIFFER = ("batch_size", "gradient_accumulation")
+CLIPS_OF_A_STEP = ("batch_size", "gradient_accumulation")
 """Keys that make up the clips of a step together with the number of processes; a checkpoint knows their product."""
+NOT_OF_THE_MODEL = (
+    *("checkpoint_every", "eval_every", "eval_split", "eval_clip_length"),
+    *("picture_every", "tensorboard", "num_workers"),
+)
+"""Keys that do not change what is trained."""
+RESCUES = ("learning_rate", "clip_gradient", "precision")
+"""Keys that a run may need changed to go on where its loss became NaN or its memory full."""
+MAY_DIFFER = (*CLIPS_OF_A_STEP, *NOT_OF_THE_MODEL, *RESCUES)
+"""Keys that may have other values on resuming."""
 KEPT_CHECKPOINTS = 2
 """Checkpoints kept; one more than needed, should the disk lose the newest."""
 
@@ -73,8 +83,12 @@ def open_folder(out: Path, config: TrainConfig) -> None:
         out.mkdir(parents=True, exist_ok=True)
         remove_stale_parts(out)
         # First of all: a run killed before it has a configuration leaves a folder that counts as empty.
-        if not (out / CONFIG_FILE).is_file():
+        changed = differing_keys(config, read_config(out / CONFIG_FILE)) if (out / CONFIG_FILE).is_file() else None
+        if changed is None or changed:
             write_json(out / CONFIG_FILE, config.to_dict())
+        for key, (now, before) in (changed or {}).items():
+            if key in RESCUES:
+                print(f"note: {key} is {now} from here on, it was {before}", file=sys.stderr)
         (out / CHECKPOINTS).mkdir(exist_ok=True)
     except OSError as error:
         raise DataError(f"{shown(out)}: cannot be written: {error.strerror or error}") from error

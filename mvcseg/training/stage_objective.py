@@ -17,8 +17,10 @@ from mvcseg.losses.contrastive import Contrast, RefinerContrast, TrackerContrast
 from mvcseg.losses.mask_set import MaskSetObjective
 from mvcseg.losses.queries import QueryClip
 from mvcseg.losses.reid import ReidContrast
+from mvcseg.losses.set_losses import SetLosses
 from mvcseg.losses.set_matching import Matching
 from mvcseg.models.dvis.tracker import ReferringTracker
+from mvcseg.segmenter import Segmenter
 from mvcseg.training.frozen_outputs import PassPair
 from mvcseg.training.stages import RefinerStage, SegmenterStage, Stage, TrackerStage
 
@@ -82,6 +84,21 @@ class PartlyMaskedObjective(MaskSetObjective):
     For each batch it is renewed by ``with_generators``, as ``MVCWrapper`` does where it is given generators; the first
     call afterwards is the clean pass, the second the masked one.
     """
+
+    def terms(
+        self, segmenter: Segmenter, frames: Tensor, labels: Tensor, weight: Tensor | None = None
+    ) -> tuple[SetLosses, Tensor | None]:
+        """See ``MaskSetObjective.terms``.
+
+        Raises:
+            ConfigError: further: it was not renewed for this batch.
+        """
+        if self._generators is None:
+            raise ConfigError(
+                "generator: missing; where masked_parts leaves parts on the clean clip, give loss_terms a generator, "
+                "or one for each clip, so that the two passes of a batch belong together"
+            )
+        return super().terms(segmenter, frames, labels, weight)
 
     def with_generators(self, generators: Sequence[torch.Generator]) -> MaskSetObjective:
         """The same objective for one batch, drawing from these."""

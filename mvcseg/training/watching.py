@@ -41,6 +41,13 @@ class WatchedObjective:
 
     def with_generators(self, generators: Sequence[torch.Generator]) -> Objective:
         """The same, drawing from these; its terms are seen here too."""
-        twin = WatchedObjective(self._objective.with_generators(generators))
+        return self._twin(self._objective.with_generators(generators))
+
+    def lean(self) -> Objective:
+        """The same in less memory; its terms are seen here too."""
+        return self._twin(self._objective.lean())
+
+    def _twin(self, objective: MaskSetObjective) -> WatchedObjective:
+        twin = WatchedObjective(objective)
         twin.terms = self.terms
         return twin

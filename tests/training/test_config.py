@@ -192,3 +192,26 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(b"\xff\xfe\x00{")
     with pytest.raises(ConfigError, match=r"run\.json: expected JSON"):
         read_config(tmp_path / "run.json")
+
+
+def test_a_presets_numbers_give_way_to_other_keys_for_the_same_thing() -> None:
+    cropped = TrainConfig.from_dict({"model": "vspw_offline_r50", "crop_size": [64, 96]})
+    assert (cropped.crop_size, cropped.crop_range) == ((64, 96), None)
+    ranged = TrainConfig.from_dict({"model": "vspw_dvis1_offline_swinl", "crop_range": [64, 96]})
+    assert (ranged.crop_size, ranged.crop_range) == (None, (64, 96))
+    zoomed = TrainConfig.from_dict({"model": "vspw_online_r50", "scales": [0.5, 2.0]})
+    assert (zoomed.short_sides, zoomed.long_side, zoomed.scales) == (None, None, (0.5, 2.0))
+    smooth = TrainConfig.from_dict({"model": "vspw_online_r50", "schedule": "poly"})
+    assert (smooth.schedule, smooth.drops) == ("poly", ())
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"clip_gradient": 0}, "clip_gradient: expected a norm above 0, or null for no limit, got 0"),
+        ({"seed": 2**63}, r"seed: expected an integer below 2\*\*63"),
+    ],
+)
+def test_numbers_that_would_train_nothing_or_overflow_are_refused(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        TrainConfig(steps=1, **values)

@@ -22,7 +22,9 @@ from mvcseg.data.clip import PackedClip
 from mvcseg.data.clips import ClipDataset
 from mvcseg.data.toy import write_toy_set
 from mvcseg.errors import TrainingError
+from mvcseg.losses import PixelObjective
 from mvcseg.models.compact_checkpoint import load_compact
+from mvcseg.segmenter import Segmenter
 from mvcseg.training import TrainConfig, train
 from mvcseg.training.run_folder import Log
 
@@ -214,6 +216,55 @@ def test_videos_shorter_than_a_clip_are_named(root: Path, capsys: pytest.Capture
     assert "train_000" in text
     assert not Path("run").exists()
     assert command(long, root) == 0
-    assert "note: 2 of 2 videos are shorter than clip_length = 12; their last frame is repeated: train_000" in (
-        capsys.readouterr().err
+    assert (
+        "note: 2 of 2 videos are shorter than clip_length = 12; their clips hold some frames more than once: train_000"
+        in (capsys.readouterr().err)
     )
+
+
+class Spiked:
+    """Cross-entropy whose gradient, and only that, is NaN at one of its calls."""
+
+    def __init__(self, call: int) -> None:
+        self.call, self.calls = call, 0
+
+    def __call__(
+        self, segmenter: Segmenter, frames: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        self.calls += 1
+        loss = PixelObjective()(segmenter, frames, labels)
+        return loss + (loss - loss).square().sum().sqrt() if self.calls == self.call else loss
+
+
+@pytest.mark.parametrize("clip_gradient", [None, 1.0])
+def test_a_gradient_that_is_not_finite_never_reaches_weights_or_checkpoint(
+    original: Path, clip_gradient: float | None
+) -> None:
+    config = replace(CONFIG, clip_gradient=clip_gradient, checkpoint_every=1)
+    with pytest.raises(TrainingError, match=r"step 3: the norm of the gradient is not finite .*step_2"):
+        train(config, root=original, out="run", objective=Spiked(3))
+    train(replace(config, learning_rate=1e-4), root=original, out="run", resume=True)  # a lower rate rescues it
+    assert load_compact("run/model.safetensors").num_classes == 12
+
+
+def test_a_checkpoint_of_other_classes_is_not_called_broken(
+    whole: Path, original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, "run")
+    shutil.rmtree("run/checkpoints/step_6")
+    other = Path(shutil.copytree(original, tmp_path / "other"))
+    file = other / "label_num_dic_final.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "thirteenth": "13"}))
+    assert command(CONFIG, other, "--resume") == 1
+    told = capsys.readouterr().err
+    assert "was trained with another model or other classes (size mismatch" in told
+    assert "broken" not in told
+    assert "remove" not in told
+
+
+def test_a_checkpoint_of_junk_is_called_broken(whole: Path, original: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(whole, "run")
+    shutil.rmtree("run/checkpoints/step_6")
+    Path("run/checkpoints/step_4/custom_checkpoint_0.pkl").write_bytes(b"junk junk junk")
+    assert command(CONFIG, original, "--resume") == 1
+    assert "step_4: broken (" in capsys.readouterr().err

@@ -218,8 +218,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(root: Path, tmp_path: Path, cli
 def test_a_used_folder_and_another_configuration_are_refused(finished: Path, root: Path) -> None:
     with pytest.raises(ConfigError, match="is not empty; resume=True"):
         train(CONFIG, root=root, out=finished)
-    with pytest.raises(ConfigError, match=r"learning_rate: expected 0\.001 as the run in .* began with, got 0\.1"):
-        train(replace(CONFIG, learning_rate=0.1), root=root, out=finished, resume=True)
+    with pytest.raises(ConfigError, match=r"weight_decay: expected 0\.01 as the run in .* began with, got 0\.1"):
+        train(replace(CONFIG, weight_decay=0.1), root=root, out=finished, resume=True)
 
 
 def test_a_missing_split_or_frame_is_named(root: Path, tmp_path: Path) -> None:

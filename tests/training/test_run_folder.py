@@ -10,7 +10,7 @@ import pytest
 
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.training import run_folder
-from mvcseg.training.config import TrainConfig
+from mvcseg.training.config import TrainConfig, read_config
 
 CONFIG = TrainConfig(steps=10)
 
@@ -40,8 +40,25 @@ def test_a_used_folder_needs_resume_and_the_same_configuration(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"out: .*run is not empty; resume=True \(--resume\)"):
         run_folder.check_folder(out, CONFIG, resume=False)
     run_folder.check_folder(out, CONFIG, resume=True)
-    with pytest.raises(ConfigError, match=r"seed: expected 0 as the run in .* began with, got 3 \(also precision\)"):
-        run_folder.check_folder(out, TrainConfig(steps=10, seed=3, precision="bf16"), resume=True)
+    with pytest.raises(ConfigError, match=r"flip: expected True as the run in .* began with, got False \(also seed\)"):
+        run_folder.check_folder(out, TrainConfig(steps=10, seed=3, flip=False), resume=True)
+
+
+def test_what_a_run_needs_changed_to_go_on_may_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = opened(tmp_path)
+    changed = TrainConfig(
+        steps=10, learning_rate=1e-4, clip_gradient=0.1, precision="bf16", num_workers=3, checkpoint_every=7
+    )
+    run_folder.check_folder(out, changed, resume=True)
+    run_folder.open_folder(out, changed)
+    assert read_config(out / run_folder.CONFIG_FILE) == changed
+    assert capsys.readouterr().err.splitlines() == [
+        "note: learning_rate is 0.0001 from here on, it was 0.001",
+        "note: clip_gradient is 0.1 from here on, it was 1.0",
+        "note: precision is bf16 from here on, it was no",
+    ]
+    run_folder.open_folder(out, changed)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_strangers_folder_is_left_alone(tmp_path: Path) -> None:

@@ -197,3 +197,12 @@ def test_a_clip_without_labels_costs_classes_only_and_trains() -> None:
         loss.backward()
         assert loss.isfinite()
         assert all(p.grad.isfinite().all() for p in stage.parameters() if p.grad is not None)
+
+
+def test_a_partly_masked_stage_needs_generators() -> None:
+    stage = build_stage(tiny_dvis("online"), masked_parts=("pixels",))
+    frames, labels = batch()
+    mvc = MVCWrapper(stage, mask=PatchMask(patch_size=8, ratio=0.5), objective=stage_objective(stage, num_points=16))
+    with pytest.raises(ConfigError, match="generator: missing; where masked_parts"):
+        next(iter(mvc.loss_terms(frames, labels)))
+    next(iter(mvc.loss_terms(frames, labels, generator=torch.Generator().manual_seed(0)))).backward()
