@@ -22,6 +22,8 @@ from mvcseg.segmenter import IGNORE_INDEX
 
 SPLITS = ("train", "val", "test")
 """Names of the lists that are looked for, and written where there is none."""
+MOST_ZEROS = 0.02
+"""Zeros for each labelled pixel that are not worth a remark."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class CheckedFolder:
         labelled: number of videos with masks.
         pixels: labelled pixels of every class by its name, 0 where it does not occur.
         void: pixels of the masks that have no class.
+        zeros: those of them whose value is 0, not 255.
         class_list: name of the file with the data set's own classes; None where VSPW's are meant.
         splits: number of videos in every list.
         written: lists that the check wrote because there was none.
@@ -47,6 +50,7 @@ class CheckedFolder:
     labelled: int
     pixels: dict[str, int]
     void: int
+    zeros: int
     class_list: str | None
     splits: dict[str, int]
     written: tuple[str, ...] = ()
@@ -69,6 +73,11 @@ class CheckedFolder:
             lines.append(f"  never    {', '.join(absent[:MOST_NAMES])}{more}")
         if self.labelled:
             lines.append(f"void     {100 * self.void / (self.void + total):.1f} % of all pixels of the masks")
+        if self._may_count_from_zero():
+            lines.append(
+                f"note: do these masks count from 0? The value {len(self.pixels)} never occurs and 0 often does; here 0 "
+                f"is void, 1 is {next(iter(self.pixels))!r} and so on. If 0 is a class of yours, add 1 to the masks"
+            )
         if self.class_list is None:
             lines.append(
                 f"note: values were read as VSPW's classes, since there is neither {CLASS_LIST_FILE} nor "
@@ -79,6 +88,12 @@ class CheckedFolder:
             more = ", ..." if len(self.unlisted) > 5 else ""
             lines.append(f"in no list: {len(self.unlisted)} videos ({names}{more})")
         return "\n".join(lines)
+
+    def _may_count_from_zero(self) -> bool:
+        """Whether masks look as if their first class were 0: the last value is missing and much is void."""
+        total = sum(self.pixels.values())
+        last = list(self.pixels.values())[-1]
+        return self.class_list is not None and total > 0 and not last and self.zeros > MOST_ZEROS * total
 
 
 def check_folder(
@@ -122,6 +137,7 @@ def check_folder(
         labelled=len(found.labelled),
         pixels={name: int(found.pixels[index + 1]) for index, name in enumerate(names)},
         void=int(found.pixels[0] + found.pixels[IGNORE_INDEX]),
+        zeros=int(found.pixels[0]),
         class_list=None if class_list is None else class_list.name,
         splits={name: len(videos) for name, videos in splits.items()},
         written=tuple(splits) if written else (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from mvcseg.data.images import IMAGE_SUFFIXES
 LAYOUT = "data/<video>/origin/<frame>.jpg and data/<video>/mask/<frame>.png"
 """Where frames and masks are expected below a data set's folder."""
 
+_NUMBERED = re.compile(r"(.+)[_-]\d+")
 _FRAMES = ("origin", "images", "image", "frames", "imgs", "img", "rgb", "jpegimages", "leftimg8bit")
 _MASKS = ("mask", "masks", "labels", "label", "annotations", "annotation", "gt", "gtfine", "segmentation", "labelmaps")
 
@@ -42,7 +44,8 @@ def hint_for_root(root: str | os.PathLike[str]) -> str:
         frames, masks = _named(_folders(base), _FRAMES), _named(_folders(base), _MASKS)
         if frames is not None:
             moves = _moves_by_video(frames, masks, target=target)
-            return f"sort frames and masks by video: (cd {_quoted(base)} && {moves})"
+            told = "sort frames and masks by video" if _is_split(frames) else "if all frames are of one video"
+            return f"{told}: (cd {_quoted(base)} && {moves})"
     return f"arrange it as {LAYOUT}"
 
 
@@ -78,10 +81,20 @@ def hint_for_video(folder: str | os.PathLike[str]) -> str:
     return "put its frames into origin/ and its label maps into mask/"
 
 
+def _is_split(frames: Path) -> bool:
+    """Whether frames are told apart by video, by folders or by their names."""
+    return any(_images(folder) for folder in _folders(frames)) or _names_of_videos(frames) > 1
+
+
 def _moves_by_video(frames: Path, masks: Path | None, *, target: str) -> str:
     """Moves for ``images/`` and ``masks/`` beside each other, with a folder a video in them or with the files."""
     images, labels = shlex.quote(frames.name), None if masks is None else shlex.quote(masks.name)
     if not any(_images(folder) for folder in _folders(frames)):
+        if _names_of_videos(frames) > 1:
+            moves = [_moves_by_name(images, target=target, kind="origin")]
+            if labels is not None:
+                moves.append(_moves_by_name(labels, target=target, kind="mask"))
+            return "; ".join([*moves, f"rmdir {images}" if labels is None else f"rmdir {images} {labels}"])
         moves = [f"mkdir -p {target}/video1", f"mv {images} {target}/video1/origin"]
         return " && ".join(moves if labels is None else [*moves, f"mv {labels} {target}/video1/mask"])
     each = f'name=$(basename "$video"); mkdir -p "{target}/$name"; mv "$video" "{target}/$name/origin"'
@@ -89,6 +102,18 @@ def _moves_by_video(frames: Path, masks: Path | None, *, target: str) -> str:
         each += f'; [ ! -d {labels}/"$name" ] || mv {labels}/"$name" "{target}/$name/mask"'
     rest = images if labels is None else f"{images} {labels}"
     return f"for video in {images}/*/; do {each}; done; rmdir {rest}"
+
+
+def _names_of_videos(folder: Path) -> int:
+    """How many videos the files of a folder name, as in ``<video>_<number>.jpg``; 0 where not all files do."""
+    names = [_NUMBERED.fullmatch(image.stem) for image in _images(folder)]
+    return 0 if None in names else len({name.group(1) for name in names if name is not None})
+
+
+def _moves_by_name(folder: str, *, target: str, kind: str) -> str:
+    """Moves of files ``<video>_<number>`` into the folder of their video."""
+    place = f'"{target}/${{name%[_-]*}}/{kind}"'
+    return f'for file in {folder}/*; do name=$(basename "$file"); mkdir -p {place}; mv "$file" {place}; done'
 
 
 def _quoted(path: Path) -> str:

@@ -185,9 +185,27 @@ def images_and_masks_of_one_video(root: Path) -> None:
     shutil.rmtree(root / "data")
 
 
+def images_and_masks_of_all_videos(root: Path) -> None:
+    for kind, name in (("origin", "images"), ("mask", "masks")):
+        (root / name).mkdir()
+        for video in ("a", "b c"):
+            for path in (root / "data" / video / kind).iterdir():
+                path.rename(root / name / f"{video}_{path.name}")
+    shutil.rmtree(root / "data")
+
+
+def images_and_masks_of_all_videos_in_data(root: Path) -> None:
+    images_and_masks_of_all_videos(root)
+    (root / "data").mkdir()
+    for name in ("images", "masks"):
+        (root / name).rename(root / "data" / name)
+
+
 @pytest.mark.parametrize(
     "disorder",
     [
+        images_and_masks_of_all_videos,
+        images_and_masks_of_all_videos_in_data,
         one_level_up,
         frames_in_the_videos_folder,
         other_names,
@@ -207,6 +225,39 @@ def test_the_commands_of_a_fault_arrange_the_folder(tmp_path: Path, disorder: Ca
         subprocess.run(["bash", "-c", command], check=True)
     assert find_faults(root) == []
     assert check_folder(root).labelled in (1, 2)
+
+
+def test_files_that_name_their_video_become_one_video_each(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", "a", "b c")
+    images_and_masks_of_all_videos(root)
+    (fault,) = find_faults(root)
+    assert "sort frames and masks by video: (cd" in fault
+    subprocess.run(["bash", "-c", fault.split("video: ", 1)[1]], check=True)
+    assert sorted(path.name for path in (root / "data").iterdir()) == ["a", "b c"]
+    assert check_folder(root).splits == {"train": 1, "val": 1}
+
+
+def test_frames_without_a_video_in_their_names_are_said_to_be_one(tmp_path: Path) -> None:
+    root = make(tmp_path / "mine", "a")
+    images_and_masks_of_one_video_only(root)
+    (fault,) = find_faults(root)
+    assert "if all frames are of one video: (cd" in fault
+
+
+def images_and_masks_of_one_video_only(root: Path) -> None:
+    for kind, name in (("origin", "images"), ("mask", "masks")):
+        (root / "data" / "a" / kind).rename(root / name)
+    shutil.rmtree(root / "data")
+
+
+def test_masks_that_seem_to_count_from_zero_are_remarked(tmp_path: Path) -> None:
+    root = make(tmp_path, "a")
+    told = str(check_folder(root))  # 0, 1, 2 of three classes
+    assert "note: do these masks count from 0? The value 3 never occurs and 0 often does; here 0 is void" in told
+    assert "add 1 to the masks" in told
+    for path in root.glob("data/*/mask/*.png"):
+        Image.fromarray(np.array(Image.open(path)) + 1).save(path)
+    assert "count from 0" not in str(check_folder(root))
 
 
 def test_a_video_may_be_called_images(tmp_path: Path) -> None:
