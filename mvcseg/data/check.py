@@ -75,8 +75,8 @@ class CheckedFolder:
             lines.append(f"void     {100 * self.void / (self.void + total):.1f} % of all pixels of the masks")
         if self._may_count_from_zero():
             lines.append(
-                f"note: do these masks count from 0? The value {len(self.pixels)} never occurs and 0 often does; here 0 "
-                f"is void, 1 is {next(iter(self.pixels))!r} and so on. If 0 is a class of yours, add 1 to the masks"
+                f"note: do these masks count from 0? The value {len(self.pixels)} never occurs and 0 often does; here "
+                f"0 is void, 1 is {next(iter(self.pixels))!r} and so on. If 0 is a class of yours, add 1 to the masks"
             )
         if self.class_list is None:
             lines.append(
