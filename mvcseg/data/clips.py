@@ -167,12 +167,10 @@ class ClipDataset(Dataset[Clip]):
             )
         frames, labels = self._augmented(frames, labels, generator)
         clip = PackedClip(frames, labels, torch.tensor(labels.shape[-2:]), index)
-        if self.crop_size is not None:
-            clip = clip.filled_up(*self.crop_size)
-        if self.colour:
+        if self.colour:  # before filling up, so that the ground keeps its colour and the contrast is the picture's own
             frames = recoloured(clip.unpacked().frames, colour=self.colour, generator=generator)
-            clip = clip._replace(frames=frames, size=torch.tensor(frames.shape[-2:]))
-        return clip
+            clip = clip._replace(frames=frames)
+        return clip if self.crop_size is None else clip.filled_up(*self.crop_size)
 
     def _generator(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, index))

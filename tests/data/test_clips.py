@@ -147,6 +147,16 @@ def test_colour_changes_whole_clips_alike_and_leaves_labels() -> None:
     assert changed == 5
 
 
+def test_what_is_filled_up_is_not_recoloured_and_does_not_change_the_picture() -> None:
+    small, large = (clips(crop_size=size, flip=False, colour=0.4) for size in ((48, 64), (96, 128)))
+    for i in range(4):
+        picture = small[i].frames[..., :40, :56]
+        assert torch.equal(large[i].frames[..., :40, :56], picture)
+        assert not torch.equal(clips(crop_size=(48, 64), flip=False)[i].frames[..., :40, :56], picture)
+        assert_mean_colour(small[i].frames[..., 40:, :], small[i].frames[..., 56:], large[i].frames[..., 40:, :])
+        assert small.packed(i).size.tolist() == [40, 56]
+
+
 def test_clips_come_from_a_data_set_on_disk(tmp_path: Path) -> None:
     root = write_toy_set(tmp_path / "toy", videos={"train": 1}, frames=5, size=(32, 48))
     video = VSPW(root, split="train")[0]
