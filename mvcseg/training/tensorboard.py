@@ -19,7 +19,7 @@ class RunWriter:
     Args:
         folder: made if missing. A resumed run writes beside the files it wrote before.
         done: steps already taken: what earlier files say of later ones, taken before the run was stopped, is no
-            longer shown.
+            longer shown; with 0 that is all of it.
 
     Raises:
         MissingExtraError: the package tensorboard is not installed.
@@ -38,7 +38,7 @@ class RunWriter:
             raise MissingExtraError.for_package("tensorboard", extra="train") from error
         self._folder = Path(folder)
         try:
-            self._writer = SummaryWriter(self._folder, purge_step=done + 1 if done else None)
+            self._writer = SummaryWriter(self._folder, purge_step=done + 1)
         except OSError as error:
             raise self._refused(error) from error
 

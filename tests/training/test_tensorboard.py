@@ -53,6 +53,15 @@ def test_a_resumed_run_drops_what_was_taken_after_its_checkpoint(tmp_path: Path)
     assert curve(tmp_path, "loss") == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
+def test_a_run_that_starts_anew_before_its_first_checkpoint_drops_everything(tmp_path: Path) -> None:
+    with RunWriter(tmp_path) as writer:
+        for step in (1, 2, 3):
+            writer.scalars(step, {"loss": float(step)})
+    with RunWriter(tmp_path, done=0) as writer:
+        writer.scalars(1, {"loss": 10.0})
+    assert curve(tmp_path, "loss") == [(1, 10.0)]
+
+
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtraError, match=r'tensorboard is not installed: pip install "mvcseg\[train\]"'):
