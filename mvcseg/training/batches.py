@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from mvcseg.data.clip import LabelledVideo, PackedClip
 from mvcseg.data.clips import ClipDataset
 from mvcseg.data.collate import packed_batch
-from mvcseg.errors import MvcsegError, TrainingError
+from mvcseg.errors import DataError, MvcsegError, TrainingError
 from mvcseg.training.config import TrainConfig
 
 
@@ -51,7 +51,7 @@ def iter_steps(
     consecutive batches, shared out in turn.
 
     Raises:
-        DataError: a file cannot be read; names it.
+        DataError: a file cannot be read; names it, or the video and frames.
         TrainingError: a process that reads clips died.
     """
     size = config.batch_size
@@ -66,7 +66,7 @@ def iter_steps(
         # Its own generator, so that making a loader does not move the one that resuming restores.
         generator=torch.Generator().manual_seed(config.seed),
     )
-    batches = _readable(iter(loader))
+    batches = _readable(iter(loader), has_workers=config.num_workers > 0)
     while step := list(islice(batches, config.gradient_accumulation)):
         yield step
 
@@ -93,6 +93,8 @@ class _Told(Dataset[PackedClip | MvcsegError]):
             return self._clips.packed(index)
         except MvcsegError as error:
             return error
+        except OSError as error:
+            return DataError(f"{self._clips.source(index)}: cannot be read ({error.strerror or error})")
 
 
 def _collate(items: Sequence[PackedClip | MvcsegError]) -> PackedClip | MvcsegError:
@@ -104,11 +106,14 @@ def _collate(items: Sequence[PackedClip | MvcsegError]) -> PackedClip | MvcsegEr
     return packed_batch(clips)
 
 
-def _readable(batches: Iterator[PackedClip | MvcsegError]) -> Iterator[PackedClip]:
+def _readable(batches: Iterator[PackedClip | MvcsegError], *, has_workers: bool) -> Iterator[PackedClip]:
     while True:
         try:
             batch = next(batches, None)
-        except (RuntimeError, OSError) as error:  # what a loader says of a worker that is no more
+        except (RuntimeError, OSError) as error:
+            # A worker that lives hands its errors on as "Caught ..."; all else is said of one that is no more.
+            if not has_workers or str(error).startswith("Caught "):
+                raise
             raise worker_died(error) from error
         if batch is None:
             return

@@ -53,13 +53,13 @@ def check_labels(
 
 
 def note_short_videos(videos: Sequence[LabelledVideo], *, clip_length: int) -> None:
-    """Name on standard error the videos whose last frame is going to be repeated."""
+    """Name on standard error the videos whose clips are going to hold a frame more than once."""
     short = [video.name for video in videos if len(video.frames) < clip_length]
     if short:
         names = ", ".join(map(shown, short[:5])) + (", ..." if len(short) > 5 else "")
         print(
             f"note: {len(short)} of {len(videos)} videos are shorter than clip_length = {clip_length}; "
-            f"their last frame is repeated: {names}",
+            f"their clips hold some frames more than once: {names}",
             file=sys.stderr,
         )
 

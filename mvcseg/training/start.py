@@ -70,9 +70,8 @@ def start_stage(
     mismatch = compare(expected, entries_of(state))
     if mismatch:
         identity = identify({name: tuple(tensor.shape) for name, tensor in normalised(stored.tensors).items()})
-        raise CheckpointError(
-            f"{shown(path)}: no start for {_stage_of(config)}: {mismatch}: {reason(identity, config, mismatch)}"
-        )
+        why = reason(identity, config, mismatch, tells_what_fits=False)  # a preset that fits is no start either
+        raise CheckpointError(f"{shown(path)}: no start for {_stage_of(config)}: {mismatch}: {why}")
     return _fill(build_dvis(config), state, path)
 
 
@@ -129,7 +128,7 @@ def _check_classes(
     class_names: Sequence[str],
     path: str | os.PathLike[str],
 ) -> None:
-    fix = "; new_classes=True draws the class heads anew"
+    fix = '; new_classes=True ("new_classes": true in a configuration) draws the class heads anew'
     head = state.get("sem_seg_head.predictor.class_embed.weight")
     if head is not None and len(head) != config.num_classes + 1:
         raise CheckpointError(

@@ -84,8 +84,8 @@ def groups(names: Iterable[str]) -> dict[str, int]:
     return dict(counts)
 
 
-def reason(identity: Identity, wanted: DVISConfig, mismatch: Mismatch) -> str:
-    """Why a file does not fit a configuration, and what would."""
+def reason(identity: Identity, wanted: DVISConfig, mismatch: Mismatch, *, tells_what_fits: bool = True) -> str:
+    """Why a file does not fit a configuration, and where asked for, what would."""
     found = identity.config
     if any(name.startswith("backbone.layer1.") for name in mismatch.unexpected):
         return "it was saved with state_dict(); save official_state_dict(model) instead"
@@ -111,8 +111,10 @@ def reason(identity: Identity, wanted: DVISConfig, mismatch: Mismatch) -> str:
             notes.append(f"{got} {what}, not {should}")
     if not notes:
         return f"it is {_article(identity.kind)} that is incomplete or was changed"
-    fits = f"; it fits preset={identity.load_with}" if identity.load_with else "; no preset fits it"
-    return f"it is {_article(identity.kind)} ({', '.join(notes)}){fits}"
+    told = f"it is {_article(identity.kind)} ({', '.join(notes)})"
+    if not tells_what_fits:
+        return told
+    return told + (f"; it fits preset={identity.load_with}" if identity.load_with else "; no preset fits it")
 
 
 def _article(kind: str) -> str:
