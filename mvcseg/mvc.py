@@ -116,7 +116,8 @@ class MVCWrapper(nn.Module):
             frames: ``(B, T, 3, H, W)`` in ``[0, 1]``.
             labels: ``(B, T, H, W)`` classes, 255 ignored.
             generator: randomness of the mask (see ``patch_mask``) and of an objective that draws; a sequence holds
-                one for each clip, so that what a clip gets does not depend on its neighbours in the batch.
+                one for each clip, so that for clips of equal size what a clip gets does not depend on its neighbours
+                in the batch (a mask is drawn for the batch's size).
 
         Yields:
             Two scalars, each with its own graph.

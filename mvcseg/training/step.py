@@ -1,8 +1,9 @@
 """The gradient of one training step, spread over batches and processes as if all its clips were one batch.
 
 What is random about a clip is drawn by a generator keyed by (seed, sample number), and a loss that is a sum divided
-by a size is divided by the mean size of all parts of the step. So neither the number of processes nor the size of
-the batches decides what a step computes, beyond the rounding of sums.
+by a size is divided by the mean size of all parts of the step. So, for clips of equal size, neither the number of
+processes nor the size of the batches decides what a step computes, beyond the rounding of sums. Clips of different
+sizes are padded to the largest of their batch, for which their masks and points are then drawn.
 """
 
 from __future__ import annotations
