@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablation_plan import CENTRE, VARIATIONS
+from ablation_plan import CENTRE, LONG, VARIATIONS
 from ablation_statistics import difference
 from ablation_tables import MODEL_NAMES, by_seed, models_of, reader, varied_seeds
 
 PANELS = {"mIoU": "mIoU", "VC8": "VC8", "VC16": "VC16", "hidden 16": "mIoU, half hidden"}
-BASELINES = {"plain": ("minus plain, same steps", "#1f5fa8"), "plain-twice": ("minus plain, same computing", "#c4622d")}
+BASELINES = {"plain": ("same steps", "#1f5fa8"), "plain-twice": ("same computing", "#c4622d")}
+LENGTHS = {"": ("steps as above", "#1f5fa8"), LONG: ("four times as many", "#2a8f5b")}
 FONT = 9
 
 
@@ -23,15 +24,18 @@ def draw(results: Mapping[str, Any], file: Path) -> None:
     from matplotlib import pyplot
 
     with pyplot.rc_context({"font.size": FONT, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = pyplot.subplots(2, len(PANELS), figsize=(11, 6.2), layout="constrained")
+        figure, axes = pyplot.subplots(3, len(PANELS), figsize=(11, 8.6), layout="constrained")
         for column, (score, title) in enumerate(PANELS.items()):
             _draw_models(axes[0, column], results, score)
-            _draw_masks(axes[1, column], results, score)
+            _draw_lengths(axes[1, column], results, score)
+            _draw_masks(axes[2, column], results, score)
             axes[0, column].set_title(title, fontsize=FONT + 1)
-        for row, label in enumerate(("MVC minus plain, points", "compact: MVC minus plain, points")):
+        for row, label in enumerate(("MVC minus plain", "MVC minus plain", "temporal: MVC minus plain")):
             axes[row, 0].set_ylabel(label)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+        for row, column in ((0, 0), (1, 1)):  # where nothing is drawn below on the left
+            handles, labels = axes[row, column].get_legend_handles_labels()
+            legend = {"frameon": False, "fontsize": FONT - 2, "handletextpad": 0.3, "loc": "lower left"}
+            axes[row, column].legend(handles, labels, **legend)
         figure.savefig(file, dpi=110, metadata={"Software": None})
         pyplot.close(figure)
 
@@ -44,8 +48,27 @@ def _draw_models(axis: Any, results: Mapping[str, Any], score: str) -> None:
             values, base = (by_seed(results, model, method, reader(score)) for method in ("mvc", baseline))
             _draw_pairs(axis, place + offset, values, base, colour=colour, label=label if place == 0 else None)
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(models)), [MODEL_NAMES[model].split(" (")[0].replace("small ", "") for model in models])
+    axis.set_xticks(range(len(models)), [_short(model) for model in models])
     axis.set_xlim(-0.6, len(models) - 0.4)
+
+
+def _draw_lengths(axis: Any, results: Mapping[str, Any], score: str) -> None:
+    """A column for each model: the difference after the steps above and after four times as many, over equal seeds."""
+    models = [model for model in models_of(results) if by_seed(results, model + LONG, "mvc", reader(score))]
+    for offset, (suffix, (label, colour)) in zip((-0.17, 0.17), LENGTHS.items(), strict=True):
+        for place, model in enumerate(models):
+            seeds = by_seed(results, model + LONG, "mvc", reader(score))
+            found = by_seed(results, model + suffix, "mvc", reader(score))
+            values = {seed: value for seed, value in found.items() if seed in seeds}
+            base = by_seed(results, model + suffix, "plain", reader(score))
+            _draw_pairs(axis, place + offset, values, base, colour=colour, label=label if place == 0 else None)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(models)), [_short(model) for model in models])
+    axis.set_xlim(-0.6, max(len(models), 1) - 0.4)
+
+
+def _short(model: str) -> str:
+    return MODEL_NAMES[model].split(" (")[0].replace("small ", "")
 
 
 def _draw_masks(axis: Any, results: Mapping[str, Any], score: str) -> None:
