@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -127,7 +127,8 @@ def load_function(
         reference: ``FILE.py:FUNCTION``. The function takes no arguments and returns a Segmenter; an attribute
             ``class_names`` of it names the classes.
         device: where a module is moved to.
-        weights: file that ``mvcseg train`` saved of this module, loaded into it, class names included.
+        weights: file that ``mvcseg train`` saved of this module, loaded into it, class names included; or the folder
+            that it saved of a model of transformers, loaded into the segmenter's ``net``.
 
     Raises:
         CheckpointError: the weights cannot be read or are another module's.
@@ -175,6 +176,9 @@ def _load_weights(segmenter: Segmenter, path: str | os.PathLike[str]) -> tuple[s
 
     if not isinstance(segmenter, nn.Module):
         raise ConfigError(f"weights: expected a segmenter that is a torch.nn.Module, got {type(segmenter).__name__}")
+    if Path(path).is_dir():
+        _load_folder(segmenter, Path(path))
+        return ()
     try:
         load_model(segmenter, os.fspath(path))
         with safe_open(path, framework="pt") as file:
@@ -182,6 +186,23 @@ def _load_weights(segmenter: Segmenter, path: str | os.PathLike[str]) -> tuple[s
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{shown(path)}: cannot be loaded into the segmenter ({reason:.300})") from error
+
+
+def _load_folder(segmenter: nn.Module, folder: Path) -> None:
+    """Fill the transformers model inside, as that library reads it: files may name tensors otherwise than models do."""
+    net: Any = getattr(segmenter, "net", None)
+    if not isinstance(net, nn.Module) or not hasattr(net, "from_pretrained"):
+        raise CheckpointError(f"{shown(folder)}: is a folder; expected a segmenter whose net is a transformers model")
+    try:
+        kind: Any = type(net)
+        stored, told = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        amiss = {key: sorted(map(str, told[key])) for key in ("missing_keys", "unexpected_keys") if told[key]}
+        if amiss:
+            raise ValueError("; ".join(f"{key} {', '.join(names)}" for key, names in amiss.items()))
+        net.load_state_dict(stored.state_dict())
+    except Exception as error:  # whatever transformers raises of a folder that does not fit is told as one message
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{shown(folder)}: cannot be loaded into the segmenter ({reason:.300})") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -211,11 +232,13 @@ def _digest_of(text: str) -> str:
 
 
 def _digest(path: str | os.PathLike[str]) -> str:
+    files = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else [Path(path)]
     try:
         digest = hashlib.sha256()
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        for each in files:
+            with each.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
         return digest.hexdigest()[:16]
     except OSError as error:
         raise CheckpointError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -220,3 +221,50 @@ def test_a_preset_that_is_none_is_told(dvis_files: DVISFiles, tmp_path: Path) ->
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"preset: .*binary\.json cannot be read"):
         load_checkpoint(dvis_files.checkpoint("online"), preset=str(tmp_path / "binary.json"))
+
+
+TRANSFORMERS = """
+from tiny_transformers import tiny_net
+from mvcseg.adapters import from_transformers
+
+def segformer():
+    return from_transformers(tiny_net("segformer"))
+
+def eomt():
+    return from_transformers(tiny_net("eomt"))
+
+def wide():
+    return from_transformers(tiny_net("eomt", hidden_size=16))
+"""
+
+
+@pytest.mark.parametrize(("kind", "size"), [("segformer", "1GB"), ("eomt", "40KB")])
+def test_a_folder_of_transformers_fills_the_net(kind: str, size: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(TRANSFORMERS)
+    plain = load_function(f"{path}:{kind}")
+    trained: Any = load_function(f"{path}:{kind}").segmenter
+    with torch.no_grad():
+        for parameter in trained.net.parameters():
+            parameter.add_(1)
+    trained.net.save_pretrained(tmp_path / "model", max_shard_size=size)
+    loaded: Any = load_function(f"{path}:{kind}", weights=tmp_path / "model")
+    state = loaded.segmenter.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in trained.state_dict().items())
+    assert loaded.identity != plain.identity
+    assert not loaded.segmenter.training
+
+
+def test_a_folder_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TRANSFORMERS + MINE)
+    load: Any = load_function(f"{tmp_path}/mine.py:eomt").segmenter
+    load.save_pretrained(tmp_path / "model")
+    (tmp_path / "empty").mkdir()
+    for name, folder, told in (
+        ("wide", "model", "model: cannot be loaded into the segmenter"),
+        ("segformer", "model", "model: cannot be loaded into the segmenter"),
+        ("eomt", "empty", "empty: cannot be loaded into the segmenter"),
+        ("build", "model", "model: is a folder; expected a segmenter whose net is a transformers model"),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            load_function(f"{tmp_path}/mine.py:{name}", weights=tmp_path / folder)
