@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mvcseg.data.files import shown, write_aside
@@ -30,7 +32,10 @@ def own_trainee(
     class_names: tuple[str, ...],
     objective: Objective | None = None,
 ) -> Trainee:
-    """Any segmenter that is a module; with ``predict_queries(frames) -> QueryClip`` it can learn by the set loss."""
+    """Any segmenter that is a module; with ``predict_queries(frames) -> QueryClip`` it can learn by the set loss.
+
+    A parameter ``generators`` of that method gets one generator for each clip, for whatever the model draws.
+    """
     if not isinstance(segmenter, nn.Module) or not any(weight.requires_grad for weight in segmenter.parameters()):
         raise ConfigError(
             f"segmenter: expected a torch.nn.Module with weights to train, got {type(segmenter).__name__}"
@@ -68,6 +73,7 @@ def query_objective(config: TrainConfig, *, matching: Matching = "frame") -> Obj
     from mvcseg.losses.mask_set import MaskSetObjective
 
     return MaskSetObjective(
+        predict=_predict,
         matching=matching,
         class_weight=config.loss_weights["class"],
         mask_weight=config.loss_weights["mask"],
@@ -84,8 +90,16 @@ class _Queries(nn.Module):
         super().__init__()
         self.segmenter = segmenter
 
-    def forward(self, frames: Tensor, /) -> Any:
-        return self.segmenter.predict_queries(frames)  # type: ignore[operator]
+    def forward(self, frames: Tensor, /, *, generators: Sequence[torch.Generator] | None = None) -> Any:
+        predict: Any = self.segmenter.predict_queries
+        if "generators" in inspect.signature(predict).parameters:
+            return predict(frames, generators=generators)
+        return predict(frames)
+
+
+def _predict(queries: Any, frames: Tensor, generators: Sequence[torch.Generator] | None) -> Any:
+    """What the set loss asks of ``_Queries``, also of one prepared for several processes."""
+    return queries(frames, generators=generators)
 
 
 def _save_own(segmenter: nn.Module, folder: Path, *, class_names: Sequence[str], facts: Mapping[str, Any]) -> Path:
