@@ -32,6 +32,8 @@ CONFIGS = HERE.parent / "examples" / "reproduce"
 RESULTS = HERE / "results" / "reproduce_miniature.json"
 FRAMES = {"train": 6, "val": 18, "test": 3}
 """Frames kept of each video; val's are enough for VC16."""
+VIDEOS = {"train": 2, "val": 1, "test": 1}
+"""Videos kept."""
 NAMES = ("road", "pavement")
 """Classes of CamVid that stand in for the report's look-alike water."""
 SIZES = {
@@ -61,7 +63,7 @@ def lines_of(blocks: list[str]) -> list[str]:
 def miniature_set(root: Path, target: Path) -> None:
     """The first frames of every video, in the layout of the whole."""
     for split, count in FRAMES.items():
-        names = (root / f"{split}.txt").read_text().split()
+        names = (root / f"{split}.txt").read_text().split()[: VIDEOS[split]]
         (target / f"{split}.txt").parent.mkdir(parents=True, exist_ok=True)
         (target / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
         for name in names:
