@@ -11,6 +11,7 @@ import torch
 from tiny_dvis import tiny_dvis
 from torch import Tensor
 
+from mvcseg.errors import ConfigError
 from mvcseg.losses.queries import FactoredMasks, QueryClip
 from mvcseg.masking import PatchMask
 from mvcseg.models.dvis.model import DVIS
@@ -110,17 +111,11 @@ def test_mvc_takes_the_clean_pass_first_and_forgets_it_after_the_masked_one(kind
     assert not torch.equal(features[0], features[2])
 
 
-def test_a_plain_call_without_generators_is_a_clean_pass() -> None:
+def test_passes_that_nothing_pairs_are_refused() -> None:
     stage = build_stage(tiny_dvis("online"), masked_parts=["tracker"])
-    objective = stage_objective(stage, num_points=8)
-    clean, other = frames_pair()
     labels = torch.zeros(1, 3, 40, 60, dtype=torch.long)
-    torch.manual_seed(0)
-    plain = [objective(stage, frames, labels).detach() for frames in (clean, other)]  # type: ignore[arg-type]
-    whole = stage_objective(build_stage(stage.model), num_points=8)
-    torch.manual_seed(0)
-    expected = [whole(stage, frames, labels).detach() for frames in (clean, other)]  # type: ignore[arg-type]
-    assert plain == expected
+    with pytest.raises(ConfigError, match=r"generator: missing; .* give loss_terms a generator"):
+        stage_objective(stage, num_points=8)(stage, frames_pair()[0], labels)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
