@@ -415,7 +415,13 @@ def test_arguments_that_do_not_go_together_exit_with_two(
 @pytest.mark.slow
 def test_ctrl_c_leaves_whole_files_and_the_run_goes_on(inside: Path) -> None:
     command = [sys.executable, "-m", "mvcseg", *PREDICT.replace("build", "slow").split(), "--clip-length", "2"]
-    process = subprocess.Popen([*command, "--out", "masks"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--out", "masks"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job is born deaf to Ctrl-C, and so are its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list(Path("masks/pan").glob("0*.png")) and time.monotonic() < deadline:
         time.sleep(0.05)
