@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from mvcseg.errors import ConfigError
-from mvcseg.report.text import counted, printable
+from mvcseg.report.text import counted, frame_range, printable, where
 
 OUTCOMES = {
     "confirmed": "confirmed",
@@ -73,15 +72,15 @@ def _row(
     change: Mapping[str, object], video: int, video_name: str, class_names: Sequence[str], colours: Sequence[str]
 ) -> dict[str, object]:
     """One region as the template shows it."""
-    first, last = _frame_range(change.get("frames"))
+    first, last = frame_range(change.get("frames"), "changes")
     before, after = (_class_of(change.get(key), class_names, colours) for key in ("from", "to"))
     box, status, pixels = change.get("region"), str(change.get("status") or ""), change.get("pixels")
-    where = f"Frame {first + 1}" if first == last else f"Frames {first + 1}–{last + 1}"
+    frames = where(first, last)
     return {
         "video": video,
         "first": first,
         "last": last,
-        "where": f"{printable(video_name)}, {where[0].lower()}{where[1:]}" if video_name else where,
+        "where": f"{printable(video_name)}, {frames[0].lower()}{frames[1:]}" if video_name else frames,
         "box": ",".join(str(int(side)) for side in box) if isinstance(box, Sequence) and len(box) == 4 else "",
         "pixels": pixels if isinstance(pixels, int) else 0,
         "from_name": before[0],
@@ -92,12 +91,6 @@ def _row(
         "outcome": OUTCOMES.get(status, "kept"),
         **{key: printable(change.get(key) or "") for key in ("question", "answer", "reason")},
     }
-
-
-def _frame_range(value: object) -> tuple[int, int]:
-    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(i, int) for i in value):
-        raise ConfigError(f"changes: expected frames (first, last), got {value!r}")
-    return value[0], value[1]
 
 
 def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:

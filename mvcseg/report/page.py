@@ -22,10 +22,12 @@ from torch import Tensor
 
 from mvcseg.data.files import write_aside
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.flow import FlowEstimator
 from mvcseg.report.changes import change_list
 from mvcseg.report.media import EmbeddedVideo, embed_picture, embed_video
 from mvcseg.report.tables import curve_figure, iou_table, score_table
 from mvcseg.report.text import counted, printable
+from mvcseg.report.worst import worst_list
 from mvcseg.segmenter import Video
 
 GROUND_TRUTH = "ground truth"
@@ -51,6 +53,8 @@ class PageVideo:
             bottom excluded; or None), ``from`` and ``to`` (class id or name; or None), ``question``, ``answer``,
             ``reason``, ``status``, ``pixels``. The rows of `mvcseg.vlm.Change` are such; keys left out show as
             empty.
+        flow: says where pixels went between two frames; where given, the page shows where each prediction flickers
+            (`flicker`) in the frames shown. None without.
     """
 
     name: str
@@ -60,6 +64,7 @@ class PageVideo:
     frame_names: Sequence[str] | None = None
     fps: float | None = None
     changes: Sequence[Mapping[str, object]] = ()
+    flow: FlowEstimator | None = None
 
 
 def write_page(
@@ -72,6 +77,8 @@ def write_page(
     scores: Sequence[Mapping[str, object]] = (),
     lower_is_better: Collection[str] = (),
     class_iou: Mapping[str, Sequence[float]] | None = None,
+    headline: Sequence[str] = (),
+    worst: Sequence[Mapping[str, object]] = (),
     curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     pictures: Mapping[str, str | os.PathLike[str]] | None = None,
     notes: Sequence[str] = (),
@@ -95,6 +102,10 @@ def write_page(
             NaN where there is none. Each row's gain over the first row is shown beside its score.
         lower_is_better: columns of ``scores`` where a smaller number is the better one.
         class_iou: per-class IoU, K fractions by prediction name, NaN where a class does not occur.
+        headline: what the page says in short, paragraphs on top.
+        worst: clips in which a prediction fails most, the worst first, rows ``{"video": name, "prediction": name,
+            "frames": (first, last), "measure": "VC8", "score": fraction}`` (frames from 0, both included); each leads
+            to its frames.
         curves: training curves by name, points ``(step, value)``.
         pictures: files of pictures that a training run drew, by caption; the last one is shown, the others fold out.
         notes: paragraphs at the end: where the figures come from and what they do not say.
@@ -109,7 +120,8 @@ def write_page(
 
     Raises:
         ConfigError: videos but no classes, or names and colours that differ in number; a label outside 0..K-1 and
-            255; a per-class IoU of another length than K.
+            255; a per-class IoU of another length than K; a row of ``worst`` or of changes that names no frames, or a
+            video or prediction that is not there.
         DataError: a picture cannot be read, or the page cannot be written.
         ShapeError: label maps or frame names that do not fit the frames.
         DTypeError: frames or colours that are not uint8.
@@ -138,6 +150,8 @@ def write_page(
         summary=_summary(videos, class_names, curves or {}),
         scores=score_table(scores, lower_is_better=lower_is_better),
         iou=iou_table(class_iou or {}, class_names=class_names, colours=table),
+        headline=[printable(text) for text in headline],
+        worst=worst_list([(video.name, list(video.predictions)) for video in videos], worst),
         videos=[{"name": printable(video.name)} for video in videos],
         changes=change_list([(video.name, video.changes) for video in videos], class_names=class_names, colours=table),
         curves=[curve_figure(printable(name), points) for name, points in (curves or {}).items() if points],
