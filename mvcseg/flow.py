@@ -1,4 +1,4 @@
-"""Eq. 5: optical flow between frames: the protocol, and Farneback's method from OpenCV.
+"""Eq. 5: optical flow between frames: the protocol, and Farneback's method from OpenCV or as tensor operations.
 
 OpenCV is imported on first use.
 """
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, MissingExtraError
+from mvcseg.ops.farneback import farneback
 from mvcseg.shapes import check_float, check_positive, check_shapes
 
 _RANGE_TOLERANCE = 1e-3
@@ -79,10 +80,7 @@ class FarnebackFlow:
         flags: int = 0,
         workers: int | None = None,
     ) -> None:
-        if not 0 < pyramid_scale < 1:
-            raise ConfigError(f"pyramid_scale: expected a number in (0, 1), got {pyramid_scale!r}")
-        if not poly_sigma > 0:
-            raise ConfigError(f"poly_sigma: expected a number above 0, got {poly_sigma!r}")
+        _check_numbers(pyramid_scale, poly_sigma)
         check_positive(levels=levels, window=window, iterations=iterations, poly_n=poly_n)
         if workers is not None:
             check_positive(workers=workers)
@@ -144,6 +142,94 @@ class FarnebackFlow:
             grey = dict(zip(frames, pool.map(lambda named: _to_grey(cv2, *named), frames.values()), strict=True))
             list(pool.map(estimate, range(sizes["n"])))
         return flow.to(source.device)
+
+
+class TensorFarnebackFlow:
+    """The flow of `FarnebackFlow` computed where the frames are, many pairs at once: for frames on a GPU.
+
+    Equal to OpenCV's within 0.001 pixels on average (grey bytes are OpenCV's exactly). On a CPU `FarnebackFlow` is
+    faster. Nothing is copied to the host, so values outside ``[0, 1]`` are clamped and not refused; NaN gives NaN.
+
+    Args:
+        pyramid_scale: size of each pyramid level relative to the one below, in ``(0, 1)``.
+        levels: pyramid levels beside the full size.
+        window: side of the averaging window in pixels.
+        iterations: refinements at each level.
+        poly_n: side of the neighbourhood of each polynomial expansion, in pixels.
+        poly_sigma: Gaussian width of that neighbourhood, in pixels.
+        pairs_at_once: pairs in memory at once, some 60 floats a pixel each.
+
+    Raises:
+        ConfigError: a number is outside its range.
+
+    Source: as `FarnebackFlow`.
+
+    Example:
+        >>> frames = torch.rand(3, 3, 32, 48)
+        >>> TensorFarnebackFlow()(frames[1:], frames[:-1]).shape
+        torch.Size([2, 2, 32, 48])
+    """
+
+    def __init__(
+        self,
+        *,
+        pyramid_scale: float = 0.5,
+        levels: int = 3,
+        window: int = 15,
+        iterations: int = 3,
+        poly_n: int = 5,
+        poly_sigma: float = 1.2,
+        pairs_at_once: int = 16,
+    ) -> None:
+        _check_numbers(pyramid_scale, poly_sigma)
+        check_positive(levels=levels, window=window, iterations=iterations, poly_n=poly_n, pairs_at_once=pairs_at_once)
+        self._numbers: dict[str, Any] = {
+            "pyramid_scale": pyramid_scale,
+            "levels": levels,
+            "window": window,
+            "iterations": iterations,
+            "poly_n": poly_n,
+            "poly_sigma": poly_sigma,
+        }
+        self.pairs_at_once = pairs_at_once
+
+    def __call__(self, source: Tensor, target: Tensor, /) -> Tensor:
+        """Flow from each source frame to its target: ``target(x + flow(x)) ~ source(x)``.
+
+        Args:
+            source: ``(N, 3, H, W)`` float RGB in ``[0, 1]``.
+            target: the same shape and device.
+
+        Returns:
+            ``(N, 2, H, W)`` float32 pixels ``(dx, dy)`` on the device of ``source``.
+
+        Raises:
+            ShapeError: the frames are not ``(N, 3, H, W)`` or differ in shape.
+            DTypeError: they are not floating-point.
+        """
+        sizes = check_shapes(source=(source, "n 3 h w"), target=(target, "n 3 h w"))
+        check_float(source=source, target=target)
+        flow = source.new_empty((sizes["n"], 2, sizes["h"], sizes["w"]), dtype=torch.float32)
+        if flow.numel() == 0:
+            return flow
+        for start in range(0, sizes["n"], self.pairs_at_once):
+            pairs = slice(start, start + self.pairs_at_once)
+            flow[pairs] = farneback(_grey_bytes(source[pairs]), _grey_bytes(target[pairs]), **self._numbers)
+        return flow
+
+
+def _grey_bytes(frames: Tensor) -> Tensor:
+    """OpenCV's ``COLOR_RGB2GRAY`` of frames rounded to bytes, ``(N, H, W)`` float32 whole numbers."""
+    red, green, blue = (frames.detach().to(torch.float32) * 255).round().clamp(0, 255).unbind(dim=1)
+    # fixed point of 15 bits; every sum is below 2 ** 24, so float32 holds it exactly
+    return torch.floor((red * 9798 + green * 19235 + blue * 3735 + 16384) / 32768)
+
+
+def _check_numbers(pyramid_scale: float, poly_sigma: float) -> None:
+    if not 0 < pyramid_scale < 1:
+        raise ConfigError(f"pyramid_scale: expected a number in (0, 1), got {pyramid_scale!r}")
+    if not poly_sigma > 0:
+        raise ConfigError(f"poly_sigma: expected a number above 0, got {poly_sigma!r}")
 
 
 def load_cv2() -> ModuleType:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError, MissingExtraError, ShapeError
-from mvcseg.flow import FarnebackFlow, FlowEstimator
+from mvcseg.flow import FarnebackFlow, FlowEstimator, TensorFarnebackFlow
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +168,40 @@ def test_errors_name_the_argument() -> None:
 def test_numbers_outside_their_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name):
         FarnebackFlow(**{name: value})  # type: ignore[arg-type]
+
+
+def test_tensor_flow_is_opencvs(device: torch.device, frames: Tensor) -> None:
+    real = (frames.float() / 255).to(device)
+    got = TensorFarnebackFlow()(real[1:], real[:-1])
+    assert got.device == real.device
+    expected = FarnebackFlow()(real[1:], real[:-1])
+    assert (got - expected).norm(dim=1).mean() < 1e-3
+
+
+def test_tensor_flow_takes_opencvs_grey(monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    seen: list[Tensor] = []
+
+    def record(source: Tensor, target: Tensor, **numbers: float) -> Tensor:
+        seen.extend((source, target))
+        return torch.zeros(len(source), 2, *source.shape[1:])
+
+    monkeypatch.setattr("mvcseg.flow.farneback", record)
+    TensorFarnebackFlow()(colours / 255, colours / 255)
+    expected = cv2.cvtColor(np.ascontiguousarray(colours[0].permute(1, 2, 0)), cv2.COLOR_RGB2GRAY)
+    np.testing.assert_array_equal(seen[0][0].numpy(), expected)
+
+
+def test_tensor_flow_in_chunks_is_the_same(frames: Tensor) -> None:
+    real = frames.float() / 255
+    whole = TensorFarnebackFlow()(real[1:], real[:-1])
+    assert torch.equal(TensorFarnebackFlow(pairs_at_once=2)(real[1:], real[:-1]), whole)
+    assert TensorFarnebackFlow()(real[:0], real[:0]).shape == (0, 2, 96, 128)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"pyramid_scale": 1.0}, {"poly_sigma": 0.0}, {"levels": 0}, {"window": 0}, {"pairs_at_once": 0}]
+)
+def test_tensor_flow_refuses_numbers_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TensorFarnebackFlow(**wrong)
