@@ -9,8 +9,12 @@ from mvcseg.vlm.groups import VSPW_GROUPS, Group
 from mvcseg.vlm.local import LocalVLM
 from mvcseg.vlm.openai import OpenAIVLM
 from mvcseg.vlm.prompt import OUTLINE_PROMPT, REPORT_PROMPT, parse_answer, question_text
+from mvcseg.vlm.tokens import ANSWER_TOKENS, estimate_tokens
+from mvcseg.vlm.usage import Usage
+from mvcseg.vlm.zero_shot import ZeroShotScorer
 
 __all__ = [
+    "ANSWER_TOKENS",
     "OUTLINE_PROMPT",
     "REPORT_PROMPT",
     "VLM",
@@ -24,7 +28,10 @@ __all__ = [
     "Plan",
     "Question",
     "ReplayVLM",
+    "Usage",
+    "ZeroShotScorer",
     "correct_labels",
+    "estimate_tokens",
     "images_digest",
     "parse_answer",
     "plan_questions",

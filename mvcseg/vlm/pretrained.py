@@ -1,0 +1,63 @@
+"""Models and processors of transformers, read so that a broken folder is an error and no code of its own is run."""
+
+from __future__ import annotations
+
+import importlib.util
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from mvcseg.errors import CheckpointError, MissingExtraError
+
+_LONGEST_REASON = 300
+# What transformers and what it reads with raise for files that are missing, cut off or no such files. Configurations
+# are mapped onto classes without much checking, so a wrong type in one surfaces as any of the builtin errors.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    ArithmeticError,
+    UnpicklingError,
+    SafetensorError,
+)
+
+
+def read_pretrained(auto_class: str, name: str, *, kind: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """The processor and the model that a folder or a name on the hub holds, in eval mode, on the CPU.
+
+    Args:
+        auto_class: the transformers class that reads the model.
+        name: the folder, or the name.
+        kind: what is expected there, for the error's text.
+        dtype: of the weights; None keeps the file's.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        CheckpointError: nothing that can be read is there, or weights are missing from it; names it and says why.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError.for_package("transformers", extra="hf")
+    import transformers
+
+    # Renamed in transformers 5, which also reads the old name but warns.
+    argument = "torch_dtype" if transformers.__version__.startswith("4.") else "dtype"
+    try:
+        # Left out, trust_remote_code asks on the terminal whether to run the model's own code.
+        processor: Any = transformers.AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        model, report = getattr(transformers, auto_class).from_pretrained(
+            name, trust_remote_code=False, output_loading_info=True, **{argument: "auto" if dtype is None else dtype}
+        )
+    except _UNREADABLE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
+        raise CheckpointError(f"{name}: no {kind} can be read: {reason}") from error
+    if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
+        raise CheckpointError(
+            f"{name}: no {kind} can be read: {len(missing)} weights are missing or of another size, e.g. {missing[0]}"
+        )
+    return processor, model.eval()

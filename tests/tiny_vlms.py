@@ -1,0 +1,77 @@
+"""Random models a few kilobytes large, built from configurations and saved as a download would be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WORDS = ["is", "the", "water", "in", "image", "a", "river", "lake", "sea", "user", "assistant", ":", "?", ",", "."]
+SPECIAL = ["<unk>", "<s>", "<pad>", "</s>", "<image>"]
+SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
+
+
+def word_tokenizer(
+    *, words: list[str] = WORDS, special: list[str] = SPECIAL, ends: bool = False, **options: Any
+) -> Any:
+    """A tokenizer of whole words in lower case; ``ends``: every text ends with ``</s>``."""
+    import transformers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    vocabulary = {word: i for i, word in enumerate([*special, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    if ends:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
+        )
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **options)
+    wrapped.add_special_tokens({"additional_special_tokens": special[4:]})
+    return wrapped
+
+
+def save_clip(folder: Path) -> None:
+    """A CLIP of 16-pixel images and texts of up to 12 words."""
+    import transformers
+
+    tokenizer = word_tokenizer(words=[*WORDS, "photo", "of"], special=SPECIAL[:4], ends=True, model_max_length=12)
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 3}
+    config = transformers.CLIPConfig(
+        text_config={**SMALL, **text}, vision_config={**SMALL, "image_size": 16, "patch_size": 8}, projection_dim=8
+    )
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    torch.manual_seed(0)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    transformers.CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+
+
+def save_siglip(folder: Path) -> None:
+    """A SigLIP of 16-pixel images and texts of up to 12 words."""
+    import transformers
+
+    tokenizer = word_tokenizer(words=[*WORDS, "photo", "of"], special=SPECIAL[:4], ends=True, model_max_length=12)
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 12, "projection_size": 16}
+    config = transformers.SiglipConfig(
+        text_config={**SMALL, **text}, vision_config={**SMALL, "image_size": 16, "patch_size": 8}
+    )
+    images = transformers.SiglipImageProcessor(size={"height": 16, "width": 16})
+    torch.manual_seed(0)
+    transformers.SiglipModel(config).save_pretrained(folder)
+    transformers.SiglipProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+
+
+def save_siglip2(folder: Path) -> None:
+    """A SigLIP 2 that takes images of any shape, as up to 256 patches of 16 pixels."""
+    import transformers
+
+    tokenizer = word_tokenizer(words=[*WORDS, "photo", "of"], special=SPECIAL[:4], ends=True, model_max_length=12)
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 12, "projection_size": 16}
+    config = transformers.Siglip2Config(
+        text_config={**SMALL, **text}, vision_config={**SMALL, "num_patches": 256, "patch_size": 16}
+    )
+    images = transformers.Siglip2ImageProcessor(patch_size=16, max_num_patches=256)
+    torch.manual_seed(0)
+    transformers.Siglip2Model(config).save_pretrained(folder)
+    transformers.Siglip2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
