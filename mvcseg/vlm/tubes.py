@@ -1,0 +1,155 @@
+"""Tubes: areas of look-alike classes followed through a video, the things that one question is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvcseg.errors import ConfigError
+from mvcseg.flow import FlowEstimator
+from mvcseg.segmenter import Video, check_label_video, check_video
+from mvcseg.vlm.areas import (
+    BOTTOM,
+    CLASS,
+    EDGES,
+    FRAME,
+    LEFT,
+    NUMBER,
+    PIXELS,
+    RIGHT,
+    SQUARED_EDGES,
+    TOP,
+    Integers,
+)
+from mvcseg.vlm.areas import areas as areas
+from mvcseg.vlm.areas import frame_of as frame_of
+from mvcseg.vlm.areas import mask_of as mask_of
+from mvcseg.vlm.tube_links import linked_areas
+from mvcseg.vlm.tube_rules import tube_numbers
+
+
+@dataclass(frozen=True)
+class FrameSeen:
+    """How a tube is seen in one frame.
+
+    Attributes:
+        pixels: how many.
+        box: left, top, right, bottom, right and bottom excluded.
+        sharpness: variance of the Laplacian of the frame's grey values (0 to 255) over these pixels.
+    """
+
+    pixels: int
+    box: tuple[int, int, int, int]
+    sharpness: float
+
+
+@dataclass(frozen=True)
+class Tube:
+    """A thing over time.
+
+    Attributes:
+        group: position of its group.
+        frames: first and last frame, both included.
+        box: left, top, right, bottom over all frames, right and bottom excluded.
+        pixels: pixels of all frames together.
+        shares: its classes and their pixels, most first, of equals the lower id.
+        parts: for each of its frames the areas it consists of, numbered as `areas` does.
+        seen: how it is seen in each of its frames.
+    """
+
+    group: int
+    frames: tuple[int, int]
+    box: tuple[int, int, int, int]
+    pixels: int
+    shares: tuple[tuple[int, int], ...]
+    parts: Mapping[int, tuple[int, ...]]
+    seen: Mapping[int, FrameSeen]
+
+    @property
+    def key_frame(self) -> int:
+        """The frame where most of it is seen, of equals the first."""
+        return min(self.seen, key=lambda frame: (-self.seen[frame].pixels, frame))
+
+
+@dataclass(frozen=True)
+class Tubes:
+    """What `find_tubes` found.
+
+    Attributes:
+        large: the tubes to ask about, largest first.
+        too_small: how many were left out as smaller than ``min_area``.
+    """
+
+    large: tuple[Tube, ...]
+    too_small: int
+
+
+def find_tubes(
+    video: Video, labels: Video, *, group_of: Mapping[int, int], min_area: float, flow: FlowEstimator | None
+) -> Tubes:
+    """The tubes of a video.
+
+    Args:
+        video: uint8 ``(T, 3, H, W)``, a tensor or lazily read.
+        labels: integer ``(T, H, W)``, likewise.
+        group_of: the classes asked about, and the group of each.
+        min_area: a tube counts when it covers at least this share of some frame, in ``[0, 1]``.
+        flow: how areas are followed; None compares them in place.
+
+    Raises:
+        ConfigError: ``min_area`` is outside its range.
+        DTypeError: labels are no integers, or the video is not uint8.
+        ShapeError: video and labels differ in length or size, or frames differ in size.
+    """
+    if not 0 <= min_area <= 1:
+        raise ConfigError(f"min_area: expected a share of the frame in [0, 1], got {min_area}")
+    check_label_video(labels, length=check_video(video))
+    links = linked_areas(video, labels, group_of=group_of, flow=flow)
+    if not len(links.areas):
+        return Tubes(large=(), too_small=0)
+    tube_of = tube_numbers(links)
+    frame_pixels = labels[0:1].numel()
+    order = np.argsort(tube_of, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(tube_of[order])) + 1)
+    peaks = [_peak(links.areas[rows]) for rows in members]
+    large = [
+        _tube(links.areas[rows], group_of=group_of)
+        for rows, peak in zip(members, peaks, strict=True)
+        if peak >= min_area * frame_pixels
+    ]
+    large.sort(key=lambda tube: (-tube.pixels, tube.frames, tube.box, tube.shares))
+    return Tubes(large=tuple(large), too_small=len(members) - len(large))
+
+
+def _peak(rows: Integers) -> int:
+    """Most pixels in any one frame."""
+    return int(np.bincount(rows[:, FRAME] - rows[0, FRAME], rows[:, PIXELS]).max())
+
+
+def _tube(rows: Integers, *, group_of: Mapping[int, int]) -> Tube:
+    cuts = np.flatnonzero(np.diff(rows[:, FRAME])) + 1
+    frames = {int(part[0, FRAME]): part for part in np.split(rows, cuts)}
+    classes, class_of = np.unique(rows[:, CLASS], return_inverse=True)
+    shares = zip(classes.tolist(), np.bincount(class_of, rows[:, PIXELS]).astype(int).tolist(), strict=True)
+    return Tube(
+        group=group_of[int(rows[0, CLASS])],
+        frames=(min(frames), max(frames)),
+        box=_box(rows),
+        pixels=int(rows[:, PIXELS].sum()),
+        shares=tuple(sorted(shares, key=lambda share: (-share[1], share[0]))),
+        parts={frame: tuple(part[:, NUMBER].tolist()) for frame, part in frames.items()},
+        seen={frame: _seen(part) for frame, part in frames.items()},
+    )
+
+
+def _seen(rows: Integers) -> FrameSeen:
+    pixels, total, squared = rows[:, [PIXELS, EDGES, SQUARED_EDGES]].sum(axis=0).tolist()
+    return FrameSeen(pixels=pixels, box=_box(rows), sharpness=(squared - total * total / pixels) / pixels)
+
+
+def _box(rows: Integers) -> tuple[int, int, int, int]:
+    left, top = rows[:, [LEFT, TOP]].min(axis=0).tolist()
+    right, bottom = rows[:, [RIGHT, BOTTOM]].max(axis=0).tolist()
+    return left, top, right, bottom
