@@ -1,4 +1,4 @@
-"""The pictures of a tube that a question is asked about: which frames, and how the tube is marked in them."""
+"""The views of a tube that a question is asked about: which frames, and how the tube is shown in them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mvcseg.errors import ConfigError
 from mvcseg.shapes import check_positive, check_shapes
 from mvcseg.vlm.tubes import Tube
 
@@ -16,11 +17,18 @@ View: TypeAlias = Literal["outline", "mark", "frame"]
 """A tube outlined in its surroundings, tinted in its surroundings, or the whole frame untouched."""
 MARK_COLOUR = (255, 0, 255)
 """Magenta, rare in photographs."""
+CONTEXT = 0.5
+"""What is shown around a tube on each side, as a share of the longer side of its box."""
 _LARGE = 0.5
+_LEAST_MARGIN = 8
 
 
 def view_frames(tube: Tube, *, count: int) -> tuple[int, ...]:
-    """The frames to show of a tube, the best first: the largest, the sharpest of those about as large, then spread.
+    """The frames to show of a tube, the best first.
+
+    The first is the one where most of the tube is seen. The second is the sharpest of those where at least half as
+    much is seen, unless that is the first. Every further one is the farthest in time from those chosen, first among
+    those with at least half as much, then among the others; of equally far ones the one with more of the tube.
 
     Args:
         tube: what `find_tubes` found.
@@ -30,20 +38,39 @@ def view_frames(tube: Tube, *, count: int) -> tuple[int, ...]:
         ConfigError: ``count`` is below 1.
     """
     check_positive(count=count)
-    chosen = [tube.key_frame]
-    largest = tube.seen[tube.key_frame].pixels
-    large = [f for f, seen in tube.seen.items() if f not in chosen and seen.pixels >= _LARGE * largest]
-    if large and count > 1:
-        chosen.append(min(large, key=lambda frame: (-tube.seen[frame].sharpness, frame)))
-    left = [frame for frame in sorted(tube.seen) if frame not in chosen]
-    while left and len(chosen) < count:
-        farthest = max(left, key=lambda f: (min(abs(f - other) for other in chosen), tube.seen[f].pixels, -f))
-        chosen.append(farthest)
-        left.remove(farthest)
-    return tuple(chosen[:count])
+    frames = np.array(sorted(tube.seen))
+    seen = [tube.seen[frame] for frame in frames.tolist()]
+    pixels = np.array([view.pixels for view in seen])
+    is_large = pixels >= _LARGE * pixels.max()
+    chosen = [int(pixels.argmax())]
+    sharpest = int(np.where(is_large, [view.sharpness for view in seen], -1.0).argmax())
+    if sharpest not in chosen:
+        chosen.append(sharpest)
+    distance = np.abs(frames[:, None] - frames[chosen]).min(axis=1)
+    while len(chosen) < min(count, len(frames)):
+        # The last key counts most; the first frame wins where all are equal.
+        order = np.lexsort((-frames, pixels, distance, is_large, distance > 0))
+        chosen.append(int(order[-1]))
+        distance = np.minimum(distance, np.abs(frames - frames[chosen[-1]]))
+    return tuple(frames[chosen[:count]].tolist())
 
 
-def outlined_crop(frame: Tensor, mask: Tensor, *, context: float = 0.5) -> Tensor:
+def view_size(tube: Tube, frame: int, *, size: tuple[int, int], view: View) -> tuple[int, int]:
+    """Height and width of a view of a tube, known without reading the frame.
+
+    Args:
+        tube: what `find_tubes` found.
+        frame: one of its frames.
+        size: height and width of the video's frames.
+        view: how it is shown.
+    """
+    if view == "frame":
+        return size
+    left, top, right, bottom = _window(tube.seen[frame].box, size=size, context=CONTEXT)
+    return bottom - top, right - left
+
+
+def outlined_crop(frame: Tensor, mask: Tensor, *, context: float = CONTEXT) -> Tensor:
     """The surroundings of a tube in a frame, with a line drawn around it, outside its own pixels.
 
     Args:
@@ -56,6 +83,7 @@ def outlined_crop(frame: Tensor, mask: Tensor, *, context: float = 0.5) -> Tenso
 
     Raises:
         ShapeError: the sizes disagree.
+        ConfigError: the mask is True nowhere.
     """
     from scipy.ndimage import maximum_filter
 
@@ -67,32 +95,51 @@ def outlined_crop(frame: Tensor, mask: Tensor, *, context: float = 0.5) -> Tenso
     return torch.from_numpy(crop)
 
 
-def marked_crop(frame: Tensor, mask: Tensor, *, context: float = 0.5, opacity: float = 0.4) -> Tensor:
-    """The surroundings of a tube in a frame, the tube tinted in magenta.
+def marked_crop(frame: Tensor, mask: Tensor, *, context: float = CONTEXT, opacity: float = 0.4) -> Tensor:
+    """The surroundings of a tube in a frame, the tube itself tinted.
 
     Args:
         frame: uint8 RGB ``(3, H, W)``, on the CPU like the mask.
         mask: bool ``(H, W)``, True inside the tube, somewhere at least.
         context: what is shown on each side beyond the mask's box, as a share of the box's longer side.
-        opacity: share of the tint, in ``[0, 1]``.
+        opacity: how much of the tint's colour a tinted pixel has, in ``[0, 1]``.
 
     Returns:
         uint8 ``(3, h, w)``, cut at the frame's border.
 
     Raises:
         ShapeError: the sizes disagree.
+        ConfigError: the mask is True nowhere, or ``opacity`` is outside its range.
+
+    Example:
+        >>> mask = torch.zeros(20, 30, dtype=torch.bool)
+        >>> mask[5, 5] = True
+        >>> marked_crop(torch.full((3, 20, 30), 100, dtype=torch.uint8), mask)[:, 5, 5:7]
+        tensor([[162, 100],
+                [ 60, 100],
+                [162, 100]], dtype=torch.uint8)
     """
+    if not 0 <= opacity <= 1:
+        raise ConfigError(f"opacity: expected a number in [0, 1], got {opacity}")
     crop, inside = _crop(frame, mask, context=context)
     for channel, value in zip(crop, MARK_COLOUR, strict=True):
-        channel[inside] = np.rint((1 - opacity) * channel[inside] + opacity * value)
+        channel[inside] = np.rint((1 - opacity) * channel[inside] + opacity * value).astype(np.uint8)
     return torch.from_numpy(crop)
 
 
 def _crop(frame: Tensor, mask: Tensor, *, context: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     sizes = check_shapes(frame=(frame, "3 h w"), mask=(mask, "h w"))
-    pixels, region = frame.numpy(), mask.numpy()
-    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
-    margin = max(8, round(context * max(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)))
-    top, bottom = max(0, rows[0] - margin), min(sizes["h"], rows[-1] + 1 + margin)
-    left, right = max(0, columns[0] - margin), min(sizes["w"], columns[-1] + 1 + margin)
-    return pixels[:, top:bottom, left:right].copy(), region[top:bottom, left:right]
+    pixels, inside = frame.numpy(), mask.numpy()
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(rows):
+        raise ConfigError("mask: expected True somewhere, got False everywhere")
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    left, top, right, bottom = _window(box, size=(sizes["h"], sizes["w"]), context=context)
+    return pixels[:, top:bottom, left:right].copy(), inside[top:bottom, left:right]
+
+
+def _window(box: tuple[int, int, int, int], *, size: tuple[int, int], context: float) -> tuple[int, int, int, int]:
+    """A box with its surroundings, cut at the frame's border."""
+    left, top, right, bottom = box
+    margin = max(_LEAST_MARGIN, round(context * max(bottom - top, right - left)))
+    return max(0, left - margin), max(0, top - margin), min(size[1], right + margin), min(size[0], bottom + margin)
