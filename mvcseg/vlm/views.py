@@ -15,6 +15,8 @@ from mvcseg.vlm.tubes import Tube
 
 View: TypeAlias = Literal["outline", "mark", "frame"]
 """A tube outlined in its surroundings, tinted in its surroundings, or the whole frame untouched."""
+Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels, right and bottom excluded."""
 MARK_COLOUR = (255, 0, 255)
 """Magenta, rare in photographs."""
 CONTEXT = 0.5
@@ -55,19 +57,23 @@ def view_frames(tube: Tube, *, count: int) -> tuple[int, ...]:
     return tuple(frames[chosen[:count]].tolist())
 
 
-def view_size(tube: Tube, frame: int, *, size: tuple[int, int], view: View) -> tuple[int, int]:
-    """Height and width of a view of a tube, known without reading the frame.
+def crop_box(box: Box, *, size: tuple[int, int], context: float = CONTEXT) -> Box:
+    """What a crop shows of a frame: a tube's box with its surroundings, cut at the frame's border.
 
     Args:
-        tube: what `find_tubes` found.
-        frame: one of its frames.
-        size: height and width of the video's frames.
-        view: how it is shown.
+        box: left, top, right, bottom in pixels, right and bottom excluded.
+        size: height and width of the frame.
+        context: what is shown on each side beyond the box, as a share of its longer side, but at least 8 pixels.
+
+    Example:
+        >>> crop_box((10, 20, 50, 30), size=(48, 60))
+        (0, 0, 60, 48)
+        >>> crop_box((30, 30, 34, 34), size=(48, 60))
+        (22, 22, 42, 42)
     """
-    if view == "frame":
-        return size
-    left, top, right, bottom = _window(tube.seen[frame].box, size=size, context=CONTEXT)
-    return bottom - top, right - left
+    left, top, right, bottom = box
+    margin = max(_LEAST_MARGIN, round(context * max(bottom - top, right - left)))
+    return max(0, left - margin), max(0, top - margin), min(size[1], right + margin), min(size[0], bottom + margin)
 
 
 def outlined_crop(frame: Tensor, mask: Tensor, *, context: float = CONTEXT) -> Tensor:
@@ -134,12 +140,5 @@ def _crop(frame: Tensor, mask: Tensor, *, context: float) -> tuple[NDArray[np.ui
     if not len(rows):
         raise ConfigError("mask: expected True somewhere, got False everywhere")
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    left, top, right, bottom = _window(box, size=(sizes["h"], sizes["w"]), context=context)
+    left, top, right, bottom = crop_box(box, size=(sizes["h"], sizes["w"]), context=context)
     return pixels[:, top:bottom, left:right].copy(), inside[top:bottom, left:right]
-
-
-def _window(box: tuple[int, int, int, int], *, size: tuple[int, int], context: float) -> tuple[int, int, int, int]:
-    """A box with its surroundings, cut at the frame's border."""
-    left, top, right, bottom = box
-    margin = max(_LEAST_MARGIN, round(context * max(bottom - top, right - left)))
-    return max(0, left - margin), max(0, top - margin), min(size[1], right + margin), min(size[0], bottom + margin)
