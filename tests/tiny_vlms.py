@@ -75,3 +75,35 @@ def save_siglip2(folder: Path) -> None:
     torch.manual_seed(0)
     transformers.Siglip2Model(config).save_pretrained(folder)
     transformers.Siglip2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+
+
+def save_llava(folder: Path, *, chat_template: str | None = None) -> None:
+    """A LLaVA of 16-pixel images."""
+    import transformers
+
+    tokenizer = word_tokenizer()
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    text = transformers.LlamaConfig(
+        **SMALL,
+        initializer_range=1.0,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=3,
+    )
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**SMALL, image_size=16, patch_size=8),
+        text_config=text,
+        image_token_index=SPECIAL.index("<image>"),
+    )
+    torch.manual_seed(0)
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    transformers.LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template,
+    ).save_pretrained(folder)
