@@ -45,6 +45,7 @@ class Evaluation(Mapping[str, "float | int | None"]):
         predicted_outside: labelled pixels whose prediction is no class; each is a miss of its true class.
         per_class: class name -> IoU, in the order of the class ids; NaN for a class absent from the ground truth.
         pixel_share: class name -> share of the labelled pixels.
+        confusion: ``(K, K + 1)`` int64 pixel counts as in `MeanIoU.state`, which `mvcseg.vlm.confusion_groups` takes.
         notes: oddities that change no score, one sentence each.
 
     Example:
@@ -60,6 +61,7 @@ class Evaluation(Mapping[str, "float | int | None"]):
     predicted_outside: int
     per_class: Mapping[str, float]
     pixel_share: Mapping[str, float]
+    confusion: Tensor
     notes: tuple[str, ...] = ()
 
     @property
@@ -154,6 +156,7 @@ def evaluate(
         predicted_outside=miou.predicted_outside,
         per_class=dict(zip(data.class_names, miou.per_class().tolist(), strict=True)),
         pixel_share=dict(zip(data.class_names, shares.tolist(), strict=True)),
+        confusion=miou.state,
         notes=notes,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -258,6 +259,7 @@ def test_table_fits_80_columns_and_shows_every_class() -> None:
         predicted_outside=10**11,
         per_class={name: 0.123456 if index else float("nan") for index, name in enumerate(names)},
         pixel_share=dict.fromkeys(names, 1.0),
+        confusion=torch.zeros(254, 255, dtype=torch.int64),
         notes=("words " * 40,),
     )
     lines = result.table().splitlines()
