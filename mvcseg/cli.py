@@ -177,12 +177,16 @@ def _eval(commands: Commands) -> None:
         "evaluate",
         "score predictions on disk as the VSPW scripts do: mIoU, VC8, VC16",
         "Predictions are class ids 0..K-1, ground truth raw ids (0 void, 1..K, 255).\n\n"
-        "  mvcseg eval masks --vspw VSPW_480p --split val",
+        "  mvcseg eval masks --vspw VSPW_480p --split val\n"
+        "  mvcseg eval masks --vspw VSPW_480p --split val --propose-groups groups.yaml",
     )
     parser.add_argument("prediction", metavar="PRED", help="folder that holds <video name>/<frame>.png")
     _data_set(parser, required=True)
     parser.add_argument("--classes", metavar="FILE", help="class list; else ROOT's own, else VSPW's 124")
     parser.add_argument("--json", action="store_true", help="print one JSON object, fractions unrounded")
+    parser.add_argument(
+        "--propose-groups", metavar="F", help="write the classes that are confused to F.yaml, for `mvcseg correct`"
+    )
 
 
 def _train(commands: Commands) -> None:
@@ -315,7 +319,7 @@ def _vlm(parser: argparse.ArgumentParser, *, required: bool, local: bool) -> Non
         backend.add_argument("--local", metavar="DIR", help="folder of an image-text model for transformers")
     backend.add_argument("--answers", metavar="F", help="recorded answers (JSON), such as an earlier changes.json")
     parser.add_argument("--model", metavar="NAME", help="the server's name for the model, with --vlm")
-    parser.add_argument("--groups", metavar="F", help="look-alike classes (JSON); VSPW's by default")
+    parser.add_argument("--groups", metavar="F", help="look-alike classes (YAML); VSPW's by default")
     parser.set_defaults(vlm_required=required, local=None)
 
 

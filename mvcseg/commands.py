@@ -22,6 +22,7 @@ from mvcseg.data.files import shown, write_aside, write_json
 from mvcseg.data.label_maps import CLASSES_FILE
 from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, DataError, UsageError
+from mvcseg.eval_command import evaluate as evaluate
 from mvcseg.option_checks import check_predict, views_of
 from mvcseg.progress import frame_progress, progress_bar, watched_frames
 from mvcseg.segmenter import Video
@@ -210,14 +211,6 @@ def correct(options: argparse.Namespace) -> None:
         reason = f" ({change.reason})" if change.reason else ""
         print(f"{change.status}: frames {change.frames[0]}-{change.frames[1]}, {told}{reason}")
     print(f"{correction.count('changed')} of {_counted(len(correction.changes), 'region')} changed: {shown(out)}")
-
-
-def evaluate(options: argparse.Namespace) -> None:
-    """``mvcseg eval``."""
-    from mvcseg.evaluation import evaluate as score
-
-    result = score(options.prediction, root=options.vspw, split=options.split, classes=options.classes)
-    print(json.dumps(dict(result)) if options.json else result.table())
 
 
 def report(options: argparse.Namespace) -> None:

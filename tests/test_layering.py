@@ -25,7 +25,7 @@ ROWS: list[list[str]] = [
     ["inference"],
     ["mvc", "tta", "ensemble", "vlm", "adapters", "report"],
     ["training", "evaluation", "pipeline", "prediction", "reporting", "loading", "progress", "causal_prediction"],
-    ["demo", "train_command", "option_checks"],
+    ["demo", "train_command", "eval_command", "option_checks"],
     ["commands"],
     ["cli"],
     ["__main__"],

@@ -3,8 +3,9 @@
 from mvcseg.vlm.cache import CachedVLM
 from mvcseg.vlm.changes import Change, read_changes, write_changes
 from mvcseg.vlm.client import VLM, ReplayVLM, images_digest
+from mvcseg.vlm.confusion import confusion_groups, confusion_shares
 from mvcseg.vlm.correct import Correction, Plan, Question, correct_labels, plan_questions
-from mvcseg.vlm.group_file import read_groups
+from mvcseg.vlm.group_file import read_groups, write_groups
 from mvcseg.vlm.groups import VSPW_GROUPS, Group
 from mvcseg.vlm.local import LocalVLM
 from mvcseg.vlm.openai import OpenAIVLM
@@ -30,6 +31,8 @@ __all__ = [
     "ReplayVLM",
     "Usage",
     "ZeroShotScorer",
+    "confusion_groups",
+    "confusion_shares",
     "correct_labels",
     "estimate_tokens",
     "images_digest",
@@ -39,4 +42,5 @@ __all__ = [
     "read_changes",
     "read_groups",
     "write_changes",
+    "write_groups",
 ]
