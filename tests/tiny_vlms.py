@@ -13,18 +13,19 @@ SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "
 
 
 def word_tokenizer(
-    *, words: list[str] = WORDS, special: list[str] = SPECIAL, ends: bool = False, **options: Any
+    *, words: list[str] = WORDS, special: list[str] = SPECIAL, begins: bool = False, ends: bool = False, **options: Any
 ) -> Any:
-    """A tokenizer of whole words in lower case; ``ends``: every text ends with ``</s>``."""
+    """A tokenizer of whole words in lower case, which may begin every text with ``<s>`` or end it with ``</s>``."""
     import transformers
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     vocabulary = {word: i for i, word in enumerate([*special, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    if ends:
+    if begins or ends:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
+            single=f"{'<s> ' * begins}$A{' </s>' * ends}",
+            special_tokens=[(name, vocabulary[name]) for name in ("<s>", "</s>")],
         )
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **options)
@@ -106,4 +107,46 @@ def save_llava(folder: Path, *, chat_template: str | None = None) -> None:
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=chat_template,
+    ).save_pretrained(folder)
+
+
+def save_qwen2_vl(folder: Path) -> None:
+    """A Qwen2-VL, which takes images of any shape, with a chat template that begins every text itself."""
+    import transformers
+
+    special = [*SPECIAL[:4], "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"]
+    tokenizer = word_tokenizer(special=special, begins=True)
+    ids = {name: special.index(f"<|{name}|>") for name in ("image_pad", "vision_start", "vision_end", "video_pad")}
+    text = {
+        **SMALL,
+        "num_key_value_heads": 2,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 256,
+        "initializer_range": 1.0,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+        "bos_token_id": 1,
+        "eos_token_id": 3,
+    }
+    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+    config = transformers.Qwen2VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+    )
+    images = transformers.Qwen2VLImageProcessor(size={"shortest_edge": 28 * 28, "longest_edge": 16 * 28 * 28})
+    template = (
+        "<s>{% for m in messages %}{{ m.role }}: {% for c in m.content %}{% if c.type == 'image' %}"
+        "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %} assistant:{% endif %}"
+    )
+    torch.manual_seed(0)
+    transformers.Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    transformers.Qwen2VLProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        video_processor=transformers.Qwen2VLVideoProcessor(),
+        chat_template=template,
     ).save_pretrained(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Sequence
 from os import PathLike
@@ -11,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvcseg.errors import CheckpointError, MissingExtraError, VLMAnswerError
+from mvcseg.errors import VLMAnswerError
 from mvcseg.shapes import check_positive
 from mvcseg.vlm.client import check_images
+from mvcseg.vlm.pretrained import read_pretrained
 
 _PLAIN_PROMPT = "USER: {images}\n{prompt} ASSISTANT:"
 
@@ -45,23 +45,13 @@ class LocalVLM:
         dtype: torch.dtype | None = None,
         max_new_tokens: int = 64,
     ) -> None:
-        if importlib.util.find_spec("transformers") is None:
-            raise MissingExtraError.for_package("transformers", extra="hf")
-        import transformers
-
         check_positive(max_new_tokens=max_new_tokens)
         self.name = str(path_or_name).removeprefix("hf://")
         self._max_new_tokens = max_new_tokens
-        try:
-            self._processor: Any = transformers.AutoProcessor.from_pretrained(self.name)
-            # Renamed in transformers 5, which also reads the old name but warns.
-            argument = "torch_dtype" if transformers.__version__.startswith("4.") else "dtype"
-            kind = {argument: "auto" if dtype is None else dtype}
-            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(self.name, **kind)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{self.name}: no image-text model can be read: {reason}") from error
-        self._model = model.to(device).eval()
+        self._processor, model = read_pretrained(
+            "AutoModelForImageTextToText", self.name, kind="image-text model", dtype=dtype
+        )
+        self._model: Any = model.to(device)
         self._device = torch.device(device)
         self._lock = threading.Lock()
 
@@ -82,9 +72,10 @@ class LocalVLM:
         # Generation is one at a time whatever the caller's threads: one model, one set of caches.
         with self._lock, torch.inference_mode():
             try:
-                inputs = self._processor(
-                    images=pictures or None, text=self._text(prompt, len(pictures)), return_tensors="pt"
-                ).to(self._device)
+                text = self._text(prompt, len(pictures))
+                options = {"add_special_tokens": False} if self._is_started(text) else {}
+                inputs = self._processor(images=pictures or None, text=text, return_tensors="pt", **options)
+                inputs = inputs.to(self._device)
                 if "pixel_values" in inputs:
                     inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
                 tokens = self._model.generate(**inputs, do_sample=False, max_new_tokens=self._max_new_tokens)
@@ -98,7 +89,12 @@ class LocalVLM:
         if getattr(self._processor, "chat_template", None):
             content: list[dict[str, str]] = [{"type": "image"}] * count + [{"type": "text", "text": prompt}]
             messages = [{"role": "user", "content": content}]
-            text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True)
+            text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
             return text
         image_token = getattr(self._processor, "image_token", "<image>")
         return _PLAIN_PROMPT.format(images=image_token * count, prompt=prompt)
+
+    def _is_started(self, text: str) -> bool:
+        """Whether a chat template wrote the token that begins every text; the tokenizer would write it again."""
+        start: str = getattr(getattr(self._processor, "tokenizer", None), "bos_token", None) or ""
+        return start != "" and text.startswith(start)

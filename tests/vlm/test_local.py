@@ -1,57 +1,33 @@
 from __future__ import annotations
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_vlms import WORDS, save_llava, save_qwen2_vl
 
 from mvcseg.errors import CheckpointError, ConfigError, DTypeError, MissingExtraError, ShapeError, VLMAnswerError
 from mvcseg.vlm import Group, LocalVLM, correct_labels
-
-WORDS = ["is", "the", "water", "in", "image", "a", "river", "lake", "sea", "user", "assistant", ":", "?", ",", "."]
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LLaVA of random weights with a tokenizer of whole words, saved as a download would be."""
-    transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
-    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", "<pad>", "<image>", *WORDS])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.normalizer, words.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    processor = transformers.LlavaProcessor(
-        image_processor=transformers.CLIPImageProcessor(
-            size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
-        ),
-        tokenizer=tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
-    small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**small, image_size=16, patch_size=8),
-        text_config=transformers.LlamaConfig(
-            **small,
-            initializer_range=1.0,
-            num_key_value_heads=2,
-            vocab_size=len(vocabulary),
-            max_position_embeddings=256,
-            eos_token_id=2,
-        ),
-        image_token_index=vocabulary["<image>"],
-    )
-    torch.manual_seed(0)
+    pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("llava")
-    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_llava(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> LocalVLM:
+    """A model of another family, which counts images by their size and has a chat template."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("qwen")
+    save_qwen2_vl(folder)
+    return LocalVLM(folder, max_new_tokens=6)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +35,9 @@ def vlm(model_folder: Path) -> LocalVLM:
     return LocalVLM(model_folder, max_new_tokens=6)
 
 
-def image(*, seed: int) -> torch.Tensor:
-    return torch.randint(0, 256, (3, 20, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+def image(*, seed: int, height: int = 20, width: int = 28) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
 
 
 def test_answers_in_words_of_the_vocabulary_without_the_question(vlm: LocalVLM) -> None:
@@ -84,18 +61,47 @@ def test_generated_tokens_are_those_of_the_model_called_by_hand(vlm: LocalVLM, m
     for _ in range(6):  # greedy, one word at a time
         logits = model(**{**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits
         ids = torch.cat([ids, logits[:, -1].argmax(dim=-1, keepdim=True)], dim=1)
-        if ids[0, -1] == 2:
+        if ids[0, -1] == 3:
             break
     new = ids[0, inputs["input_ids"].shape[1] :]
     assert vlm([image(seed=3)], "lake?") == processor.tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
-def test_chat_template_of_the_processor_is_used(model_folder: Path) -> None:
-    vlm = LocalVLM(model_folder, max_new_tokens=1)
-    vlm._processor.chat_template = (
-        "{% for m in messages %}{% for c in m.content %}[{{ c.type }}]{% endfor %}{% endfor %}"
-    )
-    assert vlm._text("lake?", 2) == "[image][image][text]"
+def test_chat_template_of_the_processor_is_used(model_folder: Path, tmp_path: Path) -> None:
+    template = "{% for m in messages %}{% for c in m.content %}[{{ c.type }}]{% endfor %}{% endfor %}"
+    save_llava(tmp_path, chat_template=template)
+    assert LocalVLM(tmp_path)._text("lake?", 2) == "[image][image][text]"
+    assert LocalVLM(model_folder)._text("lake?", 2) == "USER: <image><image>\nlake? ASSISTANT:"
+
+
+def test_another_family_answers_through_its_chat_template(qwen: LocalVLM) -> None:
+    import transformers
+
+    model = transformers.Qwen2VLForConditionalGeneration.from_pretrained(qwen.name).eval()
+    processor = transformers.AutoProcessor.from_pretrained(qwen.name)
+    wide, tall = image(seed=3, height=60, width=90), image(seed=4, height=100, width=40)
+    seen = "<|vision_start|><|image_pad|><|vision_end|>"
+    # Written out, the text begins with the token that the tokenizer would put before it.
+    text = f" user: {seen}{seen}is the water a lake? assistant:"
+    inputs = processor(images=[wide, tall], text=text, return_tensors="pt")
+    assert inputs["input_ids"][0, :2].tolist() == processor.tokenizer.convert_tokens_to_ids(["<s>", "user"])
+    assert (inputs["input_ids"] == 4).sum() == 2 * 3 + 4 * 1  # one token for every 28 pixels square
+    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :]
+    answer = qwen([wide, tall], "is the water a lake?")
+    assert answer == processor.tokenizer.decode(tokens, skip_special_tokens=True).strip() != ""
+    assert answer != qwen([tall, wide], "is the water a lake?")
+
+
+def test_threads_get_what_one_gets(qwen: LocalVLM) -> None:
+    questions = ["is the water a lake?", "river?", "the sea, a lake, a river, the water: a image?"] * 3
+    alone = [qwen([image(seed=3)], question) for question in questions]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda question: qwen([image(seed=3)], question), questions)) == alone
+
+
+def test_class_name_that_is_a_picture_to_the_tokenizer_is_an_answer_error(vlm: LocalVLM) -> None:
+    with pytest.raises(VLMAnswerError, match="image"):
+        vlm([image(seed=0)], "is it a <image>?")
 
 
 def test_weights_take_the_dtype_asked_for(model_folder: Path) -> None:

@@ -143,7 +143,7 @@ def test_margin_below_the_bound_is_undecided(folders: dict[str, Path]) -> None:
 
 
 def test_two_names_that_score_the_same_are_undecided(clip: ZeroShotScorer) -> None:
-    with pytest.raises(VLMAnswerError, match="undecided: .* 50.0%, .* 50.0%"):
+    with pytest.raises(VLMAnswerError, match=r"undecided: .* 50\.0%, .* 50\.0%"):
         clip([image(seed=0)], choices=("pond", "brook"))  # both unknown to the tiny tokenizer
 
 
