@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mvcseg.errors import ConfigError, ShapeError
 from mvcseg.losses.queries import LayerPrediction, QueryClip
@@ -23,6 +22,7 @@ from mvcseg.losses.set_matching import (
 )
 from mvcseg.losses.set_terms import class_loss, mask_losses
 from mvcseg.losses.targets import Targets
+from mvcseg.models.layers.recomputed import recomputed
 from mvcseg.ops.points import Draw, check_point_numbers, sample_points, uncertain_points
 
 
@@ -231,8 +231,7 @@ def _mask_sums(
     if not settings.recomputes:
         return compare(masks)
     del masks
-    sums: tuple[Tensor, Tensor] = checkpoint(lambda: compare(choose()), use_reentrant=False, preserve_rng_state=False)
-    return sums
+    return recomputed(lambda: compare(choose()))()
 
 
 def _not_zero(size: Tensor) -> Tensor:

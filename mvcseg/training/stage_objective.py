@@ -5,7 +5,8 @@ Source: DVIS++, arXiv 2312.13305; CTVIS, arXiv 2307.12616, for the contrast of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from mvcseg.errors import ConfigError
 from mvcseg.losses.class_memory import ClassMemory
 from mvcseg.losses.contrastive import Contrast, RefinerContrast, TrackerContrast
-from mvcseg.losses.mask_set import MaskSetObjective
+from mvcseg.losses.mask_set import MaskSetObjective, Predict
 from mvcseg.losses.queries import QueryClip
 from mvcseg.losses.reid import ReidContrast
 from mvcseg.losses.set_losses import SetLosses
@@ -63,9 +64,8 @@ def stage_objective(
     """
     if guide_until is None:
         guide_until = 0.0 if isinstance(stage, SegmenterStage) else GUIDED_SHARE
-    kind = PartlyMaskedObjective if stage.is_partly_masked else MaskSetObjective
-    return kind(
-        predict=_predict,
+    return StageObjective(
+        is_partly_masked=stage.is_partly_masked,
         matching=_matching(stage),
         guide_until=guide_until,
         class_weight=class_weight,
@@ -78,12 +78,21 @@ def stage_objective(
     )
 
 
-class PartlyMaskedObjective(MaskSetObjective):
-    """The objective of a stage of which only some parts read masked frames.
+class StageObjective(MaskSetObjective):
+    """The set loss of a stage.
 
-    For each batch it is renewed by ``with_generators``, as ``MVCWrapper`` does where it is given generators; the first
-    call afterwards is the clean pass, the second the masked one.
+    Where only some of the stage's parts read masked frames, ``with_generators`` renews it for each batch, as
+    ``MVCWrapper`` does where it is given generators: the first call afterwards is the clean pass, the second the masked
+    one, which reuses what frozen parts said in the first.
+
+    Args:
+        is_partly_masked: whether some parts read clean frames in the masked pass.
+        settings: arguments of ``MaskSetObjective``, without ``predict``.
     """
+
+    def __init__(self, *, is_partly_masked: bool, **settings: Any) -> None:
+        super().__init__(predict=_predict, **settings)
+        self.is_partly_masked = is_partly_masked
 
     def terms(
         self, segmenter: Segmenter, frames: Tensor, labels: Tensor, weight: Tensor | None = None
@@ -91,9 +100,9 @@ class PartlyMaskedObjective(MaskSetObjective):
         """See ``MaskSetObjective.terms``.
 
         Raises:
-            ConfigError: further: it was not renewed for this batch.
+            ConfigError: further: some parts read clean frames, and it was not renewed for this batch.
         """
-        if self._generators is None:
+        if self.is_partly_masked and self._generators is None:
             raise ConfigError(
                 "generator: missing; where masked_parts leaves parts on the clean clip, give loss_terms a generator, "
                 "or one for each clip, so that the two passes of a batch belong together"
@@ -101,18 +110,25 @@ class PartlyMaskedObjective(MaskSetObjective):
         return super().terms(segmenter, frames, labels, weight)
 
     def with_generators(self, generators: Sequence[torch.Generator]) -> MaskSetObjective:
-        """The same objective for one batch, drawing from these."""
-        pair = PassPair()
+        """The same objective for one batch, drawing from these, one for each clip of the batch, or one for all."""
+        objective = super().with_generators(generators)
+        if self.is_partly_masked:
+            objective.predict = self._asking(pair=PassPair())
+        return objective
 
-        def predict(stage: Any, frames: Tensor, generators: Sequence[torch.Generator] | None) -> QueryClip:
-            clip: QueryClip = stage(frames, noise_generators=generators, pair=pair)
-            return clip
+    def lean(self) -> MaskSetObjective:
+        """The same objective in less memory: part of the stage, too, is computed again in the backward pass."""
+        objective = super().lean()
+        objective.predict = self._asking(recomputes=True)
+        return objective
 
-        return self._copy(predict=predict, _generators=tuple(generators))
+    def _asking(self, **choices: Any) -> Predict:
+        asked: Callable[..., QueryClip] = self.predict
+        return partial(asked, **choices)
 
 
-def _predict(stage: Any, frames: Tensor, generators: Sequence[torch.Generator] | None) -> QueryClip:
-    clip: QueryClip = stage(frames, noise_generators=generators)
+def _predict(stage: Any, frames: Tensor, generators: Sequence[torch.Generator] | None, **choices: Any) -> QueryClip:
+    clip: QueryClip = stage(frames, noise_generators=generators, **choices)
     return clip
 
 

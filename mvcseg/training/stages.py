@@ -64,6 +64,7 @@ class SegmenterStage(nn.Module):
         *,
         noise_generators: Sequence[torch.Generator] | None = None,
         pair: PassPair | None = None,
+        recomputes: bool = False,
     ) -> QueryClip:
         """What every layer predicts, the one before the first layer included.
 
@@ -71,6 +72,7 @@ class SegmenterStage(nn.Module):
             frames: ``(B, T, 3, H, W)`` in ``[0, 1]``.
             noise_generators: not used, since nothing is drawn.
             pair: not used, since nothing is frozen.
+            recomputes: keep little of the query decoder for the backward pass, which then computes it again.
 
         Raises:
             ShapeError: frames are not five-dimensional or empty.
@@ -79,7 +81,7 @@ class SegmenterStage(nn.Module):
         sizes = _check(frames)
         head = self.model.sem_seg_head
         pixels = head.pixel_decoder(self.model.backbone(self.model.normalise(frames.flatten(0, 1))))
-        predictions = head.predictor.layer_predictions(pixels)
+        predictions = head.predictor.layer_predictions(pixels, recomputes=recomputes)
 
         def by_clip(x: Tensor) -> Tensor:
             return rearrange(x, "(b t) ... -> b t ...", b=sizes["b"])
@@ -139,6 +141,7 @@ class TrackerStage(nn.Module):
         *,
         noise_generators: Sequence[torch.Generator] | None = None,
         pair: PassPair | None = None,
+        recomputes: bool = False,
     ) -> QueryClip:
         """What every layer of the tracker predicts; guided by the segmenter's predictions in tracked order.
 
@@ -146,13 +149,14 @@ class TrackerStage(nn.Module):
             frames: ``(B, T, 3, H, W)`` in ``[0, 1]``, each batch item the beginning of a video.
             noise_generators: of the noise, one for each clip, or one for all; None takes torch's own.
             pair: of the clean and the masked pass over the same clips; None where there is only one.
+            recomputes: keep little of the tracker for the backward pass, which then computes it again.
 
         Raises:
             ShapeError, DTypeError: as in ``SegmenterStage``.
         """
         sizes = _check(frames)
         inputs = self._inputs(frames, pair)
-        layers = self._track(inputs, _on_host(noise_generators, count=sizes["b"]))
+        layers = self._track(inputs, _on_host(noise_generators, count=sizes["b"]), recomputes=recomputes)
         order, last = layers[-1].order, layers[-1]
         guide = LayerPrediction(
             logits_in_dataset_order(take_order(inputs.class_logits, order), self.model.class_order),
@@ -165,12 +169,13 @@ class TrackerStage(nn.Module):
         inputs = read_segmenter(self.model, frames)
         return inputs if pair is None else pair.take(inputs, masked_parts=self.masked_parts)
 
-    def _track(self, inputs: TrackerInputs, generators: Sequence[torch.Generator] | None) -> list[Tracked]:
+    def _track(
+        self, inputs: TrackerInputs, generators: Sequence[torch.Generator] | None, *, recomputes: bool
+    ) -> list[Tracked]:
+        queries = inputs.embeds, inputs.embeds_unnormed
         if not isinstance(self.tracker, ReferringTracker):
-            return self.tracker.forward_layers(inputs.embeds, inputs.embeds_unnormed)
-        return self.tracker.forward_layers(
-            inputs.embeds, inputs.embeds_unnormed, noise=self.noise, generator=generators
-        )
+            return self.tracker.forward_layers(*queries, recomputes=recomputes)
+        return self.tracker.forward_layers(*queries, noise=self.noise, generator=generators, recomputes=recomputes)
 
     def _predict(self, layer: Tracked, inputs: TrackerInputs) -> LayerPrediction:
         kernels = self.tracker.mask_kernels(layer.embeds)
@@ -217,6 +222,7 @@ class RefinerStage(nn.Module):
         *,
         noise_generators: Sequence[torch.Generator] | None = None,
         pair: PassPair | None = None,
+        recomputes: bool = False,
     ) -> QueryClip:
         """What every layer of the refiner predicts; guided by the tracker's predictions, their classes averaged.
 
@@ -224,6 +230,7 @@ class RefinerStage(nn.Module):
             frames: ``(B, T, 3, H, W)`` in ``[0, 1]``, each batch item a whole video.
             noise_generators: not used, since the frozen tracker tracks without noise.
             pair: of the clean and the masked pass over the same clips; None where there is only one.
+            recomputes: not used: the masks of whole clips are what needs the memory.
 
         Raises:
             ShapeError, DTypeError: as in ``SegmenterStage``.

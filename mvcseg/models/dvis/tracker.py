@@ -20,6 +20,7 @@ from mvcseg.models.dvis.noise import NoiseDraw, QueryNoise
 from mvcseg.models.layers.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from mvcseg.models.layers.initial import keep_variance
 from mvcseg.models.layers.mlp import MLP
+from mvcseg.models.layers.recomputed import recomputed
 from mvcseg.ops.matching import match_frames, take_order
 from mvcseg.shapes import check_float, check_shapes
 
@@ -139,6 +140,7 @@ class ReferringTracker(nn.Module):
         state: TrackerState | None = None,
         noise: QueryNoise | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        recomputes: bool = False,
     ) -> list[Tracked]:
         """Every layer's answer, for training; the last is that of ``forward``, and all have the same ``state``.
 
@@ -148,6 +150,7 @@ class ReferringTracker(nn.Module):
             state: as in ``forward``.
             noise: spoils the start of some frames, but never of a video's first; None and ``eval()`` spoil nothing.
             generator: a CPU generator for the noise, or one for each video.
+            recomputes: keep little for the backward pass, which then computes each frame again.
         """
         draws: list[list[NoiseDraw | None]] = []
         if noise is not None and self.training:
@@ -156,7 +159,7 @@ class ReferringTracker(nn.Module):
             draws = [noise.draw(count, queries=queries, width=width, generator=own) for own in each]
             if state is None:
                 draws = [[None, *video[1:]] for video in draws]
-        return self._track(embeds, embeds_unnormed, state, draws, every_layer=True)
+        return self._track(embeds, embeds_unnormed, state, draws, every_layer=True, recomputes=recomputes)
 
     def mask_kernels(self, embeds: Tensor) -> MaskKernels:
         """Kernels over the segmenter's mask features, for ``embeds`` ``(..., Q, C)`` of a ``Tracked``.
@@ -178,6 +181,7 @@ class ReferringTracker(nn.Module):
         draws: Sequence[Sequence[NoiseDraw | None]],
         *,
         every_layer: bool,
+        recomputes: bool = False,
     ) -> list[Tracked]:
         check_clip(embeds, unnormed, state)
         given = {
@@ -194,7 +198,7 @@ class ReferringTracker(nn.Module):
                     [_spoil(video[t], *pair) for video, *pair in zip(draws, memory, start, strict=True)]
                 )
             reference = self.ref_proj(memory if outputs is None else outputs)
-            layers = self._layers(start, reference, memory, is_first=outputs is None)
+            layers = recomputed(self._layers, recomputes)(start, reference, memory, is_first=outputs is None)
             outputs = layers[-1]
             answers = layers if every_layer else layers[-1:]
             frames.append([(answer, reference, self._classify(reference, answer)) for answer in answers])

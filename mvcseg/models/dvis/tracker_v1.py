@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mvcseg.models.dvis.tracker import MaskKernels, Tracked, TrackerState, check_clip
 from mvcseg.models.layers.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from mvcseg.models.layers.mlp import MLP
+from mvcseg.models.layers.recomputed import recomputed
 from mvcseg.ops.matching import assign_inverse, match_frames, take_order
 
 
@@ -86,9 +87,22 @@ class FirstReferringTracker(nn.Module):
         return self.forward_layers(embeds, embeds_unnormed, state=state)[-1]
 
     def forward_layers(
-        self, embeds: Tensor, embeds_unnormed: Tensor, *, state: TrackerState | None = None
+        self,
+        embeds: Tensor,
+        embeds_unnormed: Tensor,
+        *,
+        state: TrackerState | None = None,
+        recomputes: bool = False,
     ) -> list[Tracked]:
-        """Every layer's answer, for training; the last is that of ``forward``, and all have the same ``state``."""
+        """Every layer's answer, for training; the last is that of ``forward``, and all have the same ``state``.
+
+        Args:
+            embeds: as in ``forward``.
+            embeds_unnormed: as in ``forward``.
+            state: as in ``forward``.
+            recomputes: keep little for the backward pass, which then computes each frame again.
+        """
+        run = recomputed(self._layers, recomputes)
         check_clip(embeds, embeds_unnormed, state)
         order = match_frames(embeds, previous=state.embeds if state else None, solve=assign_inverse)
         previous = state.outputs if state else None
@@ -97,10 +111,10 @@ class FirstReferringTracker(nn.Module):
             # a loop: each frame needs the one before
             if previous is None:
                 references.append(frame)
-                outputs.append(self._first(frame))
+                outputs.append(run(frame, None, frame))
             else:
                 references.append(previous)
-                outputs.append(self._layers(take_order(frame, order[:, t]), previous, frame))
+                outputs.append(run(take_order(frame, order[:, t]), previous, frame))
             previous = outputs[-1][-1]
         assert previous is not None, "a clip has a frame"
         end = TrackerState(previous, take_order(embeds[:, -1], order[:, -1]))

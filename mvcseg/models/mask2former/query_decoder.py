@@ -7,6 +7,7 @@ Source: Mask2Former (arXiv 2112.01527); the re-identification head is that of CT
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional
 from mvcseg.models.layers.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from mvcseg.models.layers.initial import keep_variance
 from mvcseg.models.layers.mlp import MLP
+from mvcseg.models.layers.recomputed import recomputed
 from mvcseg.models.mask2former.pixel_decoder import PixelFeatures
 from mvcseg.models.mask2former.position import sine_position
 
@@ -96,18 +98,22 @@ class QueryDecoder(nn.Module):
         """The last layer's prediction; frames do not see each other."""
         return self._predict(self._states(features)[-1], features.mask_features)
 
-    def layer_predictions(self, features: PixelFeatures) -> tuple[FrameQueries, ...]:
+    def layer_predictions(self, features: PixelFeatures, *, recomputes: bool = False) -> tuple[FrameQueries, ...]:
         """Predictions before the first layer and after every layer, for training with deep supervision.
 
         The last one is what ``forward`` gives.
-        """
-        return tuple(self._predict(state, features.mask_features) for state in self._states(features))
 
-    def _states(self, features: PixelFeatures) -> list[Tensor]:
+        Args:
+            features: of the pixel decoder.
+            recomputes: keep little for the backward pass, which then computes each layer again.
+        """
+        states = self._states(features, recomputes=recomputes)
+        return tuple(self._predict(state, features.mask_features) for state in states)
+
+    def _states(self, features: PixelFeatures, *, recomputes: bool = False) -> list[Tensor]:
         """Queries ``(N, Q, C)`` before the first layer and after every layer."""
         memories = [self._memory(scale, level) for level, scale in enumerate(features.scales)]
         small = [_resized(features.mask_features, like=scale) for scale in features.scales]
-        place = self.query_embed.weight
         x = self.query_feat.weight.expand(features.mask_features.shape[0], -1, -1)
         states = [x]
         layers = zip(
@@ -117,12 +123,24 @@ class QueryDecoder(nn.Module):
             strict=True,
         )
         for i, (cross, among, feed_forward) in enumerate(layers):
-            key, value = memories[i % SCALES]
-            x = cross(x, x + place, key, value, visible=self._visible(x, small[i % SCALES]))
-            x = among(x, position=place)
-            x = feed_forward(x)
+            layer = recomputed(partial(self._layer, cross, among, feed_forward), recomputes)
+            x = layer(x, *memories[i % SCALES], self._visible(x, small[i % SCALES]))
             states.append(x)
         return states
+
+    def _layer(
+        self,
+        cross: nn.Module,
+        among: nn.Module,
+        feed_forward: nn.Module,
+        x: Tensor,
+        key: Tensor,
+        value: Tensor,
+        visible: Tensor,
+    ) -> Tensor:
+        place = self.query_embed.weight
+        x = cross(x, x + place, key, value, visible=visible)
+        return feed_forward(among(x, position=place))  # type: ignore[no-any-return]
 
     def _memory(self, scale: Tensor, level: int) -> tuple[Tensor, Tensor]:
         """Keys and values before their projections, each ``(N, S, C)``."""
