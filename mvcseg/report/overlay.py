@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, overload
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.report.arrays import has_channels_last, to_array, to_channels, to_tensor
 from mvcseg.segmenter import IGNORE_INDEX
 from mvcseg.shapes import check_integer, check_shapes
 
@@ -20,24 +23,41 @@ PIXELS_PER_LINE = 480
 """Short side of a frame for which a line is one pixel wide; it grows with the frame."""
 
 
-def overlay(frames: Tensor, labels: Tensor, *, colours: Tensor | NDArray[np.uint8], opacity: float = 0.5) -> Tensor:
+@overload
+def overlay(frames: Tensor, labels: Tensor, *, colours: Tensor | NDArray[np.uint8], opacity: float = 0.5) -> Tensor: ...
+@overload
+def overlay(
+    frames: NDArray[np.uint8],
+    labels: Tensor | NDArray[Any],
+    *,
+    colours: Tensor | NDArray[np.uint8],
+    opacity: float = 0.5,
+) -> NDArray[np.uint8]: ...
+def overlay(
+    frames: Tensor | NDArray[np.uint8],
+    labels: Tensor | NDArray[Any],
+    *,
+    colours: Tensor | NDArray[np.uint8],
+    opacity: float = 0.5,
+) -> Tensor | NDArray[np.uint8]:
     """Frames tinted by the colour of each pixel's class, with a fine line where two classes meet.
 
     A line is dark between light classes and light between dark ones. Pixels labelled 255 keep the frame's
     own colour and draw no line. The same inputs give the same bytes on every device.
 
     Args:
-        frames: uint8 RGB, a video ``(T, 3, H, W)`` or one frame ``(3, H, W)``.
-        labels: class ids 0..K-1 or 255, any integer dtype, ``(T, H, W)`` or ``(H, W)``.
+        frames: uint8 RGB, a video ``(T, 3, H, W)`` or one frame ``(3, H, W)``; an array may have its channels last,
+            ``(T, H, W, 3)`` or ``(H, W, 3)``, as plotting libraries do.
+        labels: class ids 0..K-1 or 255, any integer dtype, ``(T, H, W)`` or ``(H, W)``, a tensor or an array.
         colours: RGB of each class, uint8 ``(K, 3)``, as `mvcseg.data.palette.class_colours` gives them.
         opacity: share of the class colour, in ``[0, 1]``; 0 gives the frames back.
 
     Returns:
-        uint8 RGB of the shape and device of ``frames``.
+        uint8 RGB of the shape and device of ``frames``: a tensor for a tensor, an array for an array.
 
     Raises:
         ShapeError: the shapes do not fit together.
-        DTypeError: ``frames`` or ``colours`` are not uint8, or ``labels`` are not integers.
+        DTypeError: ``frames`` or ``colours`` are not uint8, ``labels`` are not integers, or one is no tensor or array.
         ConfigError: ``opacity`` is outside ``[0, 1]``, or a label is neither below K nor 255.
 
     Example:
@@ -47,6 +67,12 @@ def overlay(frames: Tensor, labels: Tensor, *, colours: Tensor | NDArray[np.uint
         tensor([[150, 150, 100, 100],
                 [150, 150, 100, 100]], dtype=torch.uint8)
     """
+    if isinstance(labels, np.ndarray):
+        labels = to_tensor(labels, argument="labels")
+    if isinstance(frames, np.ndarray):
+        are_last = has_channels_last(frames.shape, labels.shape)
+        whole = to_channels(to_tensor(frames, argument="frames"), are_last=are_last)
+        return to_array(overlay(whole, labels, colours=colours, opacity=opacity), are_last=are_last)
     if isinstance(frames, Tensor) and frames.ndim == 3:
         check_shapes(frames=(frames, "3 h w"), labels=(labels, "h w"))
         return overlay(frames[None], labels[None], colours=colours, opacity=opacity)[0]

@@ -150,3 +150,33 @@ def test_what_does_not_fit_is_refused(change: dict[str, object], error: type[Exc
     arguments = {"frames": frames_of(), "labels": labels_of(), "colours": COLOURS, "opacity": 0.5} | change
     with pytest.raises(error, match=message):
         overlay(arguments.pop("frames"), arguments.pop("labels"), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 2, 3, 1)])
+def test_arrays_come_back_in_their_layout(axes: tuple[int, ...]) -> None:
+    frames, labels = frames_of(), labels_of()
+    expected = overlay(frames, labels, colours=COLOURS).numpy().transpose(axes)
+    whole = overlay(frames.numpy().transpose(axes), labels.numpy(), colours=COLOURS.numpy())
+    assert isinstance(whole, np.ndarray)
+    np.testing.assert_array_equal(whole, expected)
+    single = overlay(frames[0].numpy().transpose([axis - 1 for axis in axes[1:]]), labels[0], colours=COLOURS)
+    np.testing.assert_array_equal(single, expected[0])
+
+
+def test_an_array_can_be_plotted_as_it_is() -> None:
+    from matplotlib.figure import Figure
+
+    frame = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    picture = overlay(frame, labels_of()[0].numpy().astype(np.uint16), colours=COLOURS)
+    drawn = Figure().subplots().imshow(picture)
+    np.testing.assert_array_equal(drawn.get_array(), picture)
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    frame = np.zeros((5, 7, 3), dtype=np.uint8)
+    with pytest.raises(ShapeError, match=r"frames: expected \(3 h w\) or \(h w 3\)"):
+        overlay(frame, np.zeros((7, 5), dtype=np.uint8), colours=COLOURS)
+    with pytest.raises(DTypeError, match="frames: expected uint8"):
+        overlay(frame / 255, np.zeros((5, 7), dtype=np.uint8), colours=COLOURS)  # type: ignore[arg-type]
+    with pytest.raises(DTypeError, match="labels: expected an integer"):
+        overlay(frame, np.zeros((5, 7)), colours=COLOURS)
