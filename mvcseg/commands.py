@@ -186,12 +186,12 @@ def correct(options: argparse.Namespace) -> None:
     class_names = _class_names(options)
     groups = _groups(options, class_names)
     if options.dry_run:
-        plan = vlm.plan_questions(labels, groups=groups, class_names=class_names)
+        plan = vlm.plan_questions(video, labels, groups=groups, class_names=class_names)
         asked = plan.questions[: options.max_questions]
         print(f"{_counted(len(asked), 'question')}, one image each; regions too small to ask about: {plan.too_small}")
         for question in asked:
-            first, last = question.region.frames
-            print(f"frames {first}-{last}, box {question.region.box}: {question.text}")
+            first, last = question.tube.frames
+            print(f"frames {first}-{last}, box {question.tube.box}: {question.text}")
         return
     out = _new_folder(options.out)
     with progress_bar("questions") as progress:
@@ -215,6 +215,7 @@ def correct(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """``mvcseg report``."""
+    from mvcseg.flow import FarnebackFlow
     from mvcseg.reporting import report as write_report
     from mvcseg.reporting import report_run
 
@@ -232,6 +233,7 @@ def report(options: argparse.Namespace) -> None:
             labels=options.labels,
             changes=options.changes,
             run=options.run,
+            flow=FarnebackFlow() if options.flicker else None,
             out=options.out,
             progress=progress,
         )

@@ -50,6 +50,13 @@ class VLMAnswerError(MvcsegError, ValueError):
         self.answer = answer
 
 
+class VLMUnavailableError(VLMAnswerError):
+    """A vision-language model cannot be asked: nobody answers, or the key, the model or every question is refused.
+
+    Says something about the next question too; after a few of these in a row `correct_labels` asks no more.
+    """
+
+
 class MissingExtraError(MvcsegError, ImportError):
     """An optional package, or a system library that a package needs, is not installed.
 

@@ -1,22 +1,25 @@
 """Class correction by vision-language models: ask which of several look-alike classes a region is."""
 
 from mvcseg.vlm.cache import CachedVLM
-from mvcseg.vlm.changes import Change, read_changes, write_changes
+from mvcseg.vlm.changes import Change, ViewAnswer, read_changes, write_changes
 from mvcseg.vlm.client import VLM, ReplayVLM, images_digest
 from mvcseg.vlm.confusion import confusion_groups, confusion_shares
-from mvcseg.vlm.correct import Correction, Plan, Question, correct_labels, plan_questions
+from mvcseg.vlm.correct import Correction, correct_labels
 from mvcseg.vlm.group_file import read_groups, write_groups
 from mvcseg.vlm.groups import VSPW_GROUPS, Group
 from mvcseg.vlm.local import LocalVLM
 from mvcseg.vlm.openai import OpenAIVLM
-from mvcseg.vlm.prompt import OUTLINE_PROMPT, REPORT_PROMPT, parse_answer, question_text
+from mvcseg.vlm.prompt import MARK_PROMPT, OUTLINE_PROMPT, PROMPTS, REPORT_PROMPT, parse_answer, question_text
+from mvcseg.vlm.questions import Plan, Question, plan_questions, question_images
 from mvcseg.vlm.tokens import ANSWER_TOKENS, estimate_tokens
 from mvcseg.vlm.usage import Usage
 from mvcseg.vlm.zero_shot import ZeroShotScorer
 
 __all__ = [
     "ANSWER_TOKENS",
+    "MARK_PROMPT",
     "OUTLINE_PROMPT",
+    "PROMPTS",
     "REPORT_PROMPT",
     "VLM",
     "VSPW_GROUPS",
@@ -30,6 +33,7 @@ __all__ = [
     "Question",
     "ReplayVLM",
     "Usage",
+    "ViewAnswer",
     "ZeroShotScorer",
     "confusion_groups",
     "confusion_shares",
@@ -38,6 +42,7 @@ __all__ = [
     "images_digest",
     "parse_answer",
     "plan_questions",
+    "question_images",
     "question_text",
     "read_changes",
     "read_groups",

@@ -42,6 +42,7 @@ class CachedVLM:
         self._vlm = vlm
         self._folder = Path(folder)
         self.identity = known
+        self.most_views: int | None = getattr(vlm, "most_views", None)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

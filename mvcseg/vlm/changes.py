@@ -1,4 +1,4 @@
-"""The log of a correction: one record for every region that was, or would have been, asked about."""
+"""The log of a correction: one record for every tube that was, or would have been, asked about."""
 
 from __future__ import annotations
 
@@ -14,27 +14,60 @@ Status: TypeAlias = Literal["changed", "confirmed", "unclear", "failed", "skippe
 
 
 @dataclass(frozen=True)
-class Change:
-    """What became of one region.
+class ViewAnswer:
+    """What was said about one view of a tube.
 
     Attributes:
-        status: ``changed``: its pixels have the answer's class now; ``confirmed``: they all had it before;
-            ``unclear``: the answer names none or several of the classes; ``failed``: no answer came;
-            ``skipped``: it was not asked about, to keep to ``max_questions``. Only ``changed`` changes labels.
+        frame: the frame that was shown.
+        image: `images_digest` of the picture of it.
+        answer: the text that came back, or None.
+        to_class: the class it names; None where it names none.
+        to_name: that class's name, or None.
+        reason: why it names none; empty where it does.
+    """
+
+    frame: int
+    image: str
+    answer: str | None
+    to_class: int | None = None
+    to_name: str | None = None
+    reason: str = ""
+
+    def row(self) -> dict[str, object]:
+        """The answer as JSON holds it."""
+        return {
+            "frame": self.frame,
+            "answer": self.answer,
+            "to": self.to_name,
+            "to_class": self.to_class,
+            "reason": self.reason,
+            "image": self.image,
+        }
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one tube.
+
+    Attributes:
+        status: ``changed``: its pixels have the class that the answers name; ``confirmed``: they all had it before;
+            ``unclear``: an answer names none or several of the classes, or the views disagree; ``failed``: an answer
+            that was needed did not come; ``skipped``: it was not asked about. Only ``changed`` changes labels.
         reason: why nothing changed; empty for ``changed`` and ``confirmed``.
         frames: first and last frame, from 0, both included.
         region: left, top, right, bottom over all frames in pixels, right and bottom excluded.
-        pixels: pixels of the region, all frames together.
-        key_frame: the frame that was shown.
+        pixels: pixels of the tube, all frames together.
+        key_frame: the frame that was shown first.
         group: the group's noun.
-        from_class: the class most of the region had.
+        from_class: the class most of the tube had.
         from_name: the names of its classes, most pixels first, joined by commas.
-        shares: every class of the region before and its pixels, most first.
-        to_class: the class the answer names; None where it names none.
+        shares: every class of the tube before and its pixels, most first.
+        to_class: the class the answers agree on; None where they do not.
         to_name: its name, or None.
         question: the text sent.
-        answer: the text that came back, or None.
-        image: `images_digest` of what was shown; empty where nothing was.
+        answer: the first text that came back, or None.
+        image: `images_digest` of what was shown first; empty where nothing was.
+        answers: one a view asked about, in order; empty in logs of versions that asked one question only.
     """
 
     status: Status
@@ -52,6 +85,7 @@ class Change:
     question: str
     answer: str | None
     image: str
+    answers: tuple[ViewAnswer, ...] = ()
 
     def row(self) -> dict[str, object]:
         """The record as JSON holds it and a report shows it: lists for tuples, names under ``from`` and ``to``."""
@@ -71,6 +105,7 @@ class Change:
             "question": self.question,
             "answer": self.answer,
             "image": self.image,
+            "answers": [answer.row() for answer in self.answers],
         }
 
 
@@ -107,6 +142,9 @@ def _change(row: object, *, origin: str) -> Change:
     if not _is_list(shares):
         raise DataError(f"{origin}: shares: expected a list of (class, pixels), got {shares!r:.80}")
     pairs = [_integers({"shares": share}, "shares", 2, origin=origin) for share in shares]
+    answers = row.get("answers", [])
+    if not _is_list(answers):
+        raise DataError(f"{origin}: answers: expected a list, got {answers!r:.80}")
     return Change(
         status=status,
         reason=_text(row, "reason", origin=origin),
@@ -118,11 +156,25 @@ def _change(row: object, *, origin: str) -> Change:
         from_class=_integer(row, "from_class", origin=origin),
         from_name=_text(row, "from", origin=origin),
         shares=tuple((index, pixels) for index, pixels in pairs),
-        to_class=None if row.get("to_class") is None else _integer(row, "to_class", origin=origin),
-        to_name=None if row.get("to") is None else _text(row, "to", origin=origin),
+        to_class=_integer_or_none(row, "to_class", origin=origin),
+        to_name=_text_or_none(row, "to", origin=origin),
         question=_text(row, "question", origin=origin),
-        answer=None if row.get("answer") is None else _text(row, "answer", origin=origin),
+        answer=_text_or_none(row, "answer", origin=origin),
         image=_text(row, "image", origin=origin),
+        answers=tuple(_view_answer(entry, origin=f"{origin}: answer {n}") for n, entry in enumerate(answers)),
+    )
+
+
+def _view_answer(row: object, *, origin: str) -> ViewAnswer:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{origin}: expected an object, got {type(row).__name__}")
+    return ViewAnswer(
+        frame=_integer(row, "frame", origin=origin),
+        image=_text(row, "image", origin=origin),
+        answer=_text_or_none(row, "answer", origin=origin),
+        to_class=_integer_or_none(row, "to_class", origin=origin),
+        to_name=_text_or_none(row, "to", origin=origin),
+        reason=_text(row, "reason", origin=origin),
     )
 
 
@@ -131,6 +183,14 @@ def _text(row: Mapping[str, object], key: str, *, origin: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{origin}: {key}: expected a text, got {value!r:.80}")
     return value
+
+
+def _text_or_none(row: Mapping[str, object], key: str, *, origin: str) -> str | None:
+    return None if row.get(key) is None else _text(row, key, origin=origin)
+
+
+def _integer_or_none(row: Mapping[str, object], key: str, *, origin: str) -> int | None:
+    return None if row.get(key) is None else _integer(row, key, origin=origin)
 
 
 def _integer(row: Mapping[str, object], key: str, *, origin: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Protocol, TypeAlias, TypeGuard
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from mvcseg.data.files import read_json, shown
 from mvcseg.errors import ConfigError, DTypeError, ShapeError, VLMAnswerError
 from mvcseg.shapes import check_shapes
+from mvcseg.vlm.prompt import PROMPTS, REPORT_PROMPT
 
 Recorded: TypeAlias = "Mapping[str, str | Sequence[str]] | Sequence[str] | Sequence[Mapping[str, object]]"
 
@@ -25,7 +26,8 @@ class VLM(Protocol):
     ``vlm(images, prompt, choices=names)`` takes a sequence of uint8 ``(3, H, W)`` RGB tensors, the question, and
     the answers that would be understood, and returns what the model said, as it said it; a backend that
     cannot use ``choices`` ignores them. Where no answer came it raises, `VLMAnswerError` by preference, and whoever
-    asked records that. `correct_labels` calls it from several threads only where it is told to.
+    asked records that; `VLMUnavailableError` says that the next question would fare no better. `correct_labels` calls
+    it from several threads only where it is told to.
     """
 
     def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
@@ -44,10 +46,16 @@ class ReplayVLM:
             - ``[answer, answer, ...]``: used up in order, whatever is asked;
             - ``[{"question": ..., "answer": ..., "image": ...}, ...]``, which is also what `write_changes` writes.
               An entry with ``image``, the `images_digest` of what was shown, answers for just those
-              images; the others answer for their question, always where it occurs once, in order where it occurs
-              several times. Entries without an answer (a failure was recorded) answer nothing; other keys are ignored.
+              images, and one with ``answers``, a list of ``{"answer": ..., "image": ...}``, for each of those; the
+              others answer for their question, always where it occurs once, in order where it occurs several times.
+              Entries without an answer (a failure was recorded) answer nothing; other keys are ignored.
 
-            Questions are compared with runs of white space made one space.
+            Questions are compared with runs of white space made one space, and `PROMPTS` word one question in
+            different ways: what was answered to the report's holds for an outline's too.
+
+    Attributes:
+        most_views: 1 where answers are used up in order, or come from a log of one answer a thing: there is one for
+            each thing asked about, whatever its views. None where any number of views can be answered.
 
     Raises:
         DataError: the file is missing or no JSON.
@@ -71,7 +79,10 @@ class ReplayVLM:
         self._by_image: dict[tuple[str, str], str] = {}
         self._for_anything: list[str] | None = None
         self._lock = threading.Lock()
+        self._is_old_log = False
         self._read(answers, origin)
+        is_in_order = bool(self._in_order) or self._for_anything is not None
+        self.most_views = 1 if is_in_order or self._is_old_log else None
 
     def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str] = ()) -> str:
         """The recorded answer; ``choices`` are ignored.
@@ -79,7 +90,7 @@ class ReplayVLM:
         Raises:
             VLMAnswerError: none is recorded, or all are used up.
         """
-        question = _one_line(prompt)
+        question = _asked(prompt)
         if self._by_image:
             answer = self._by_image.get((question, images_digest(images)))
             if answer is not None:
@@ -89,19 +100,19 @@ class ReplayVLM:
         waiting = self._in_order.get(question) if self._for_anything is None else self._for_anything
         if waiting is None:
             beside = " for these images" if any(key[0] == question for key in self._by_image) else ""
-            raise VLMAnswerError(f"no answer is recorded{beside} to {question!r}")
+            raise VLMAnswerError(f"no answer is recorded{beside} to {_one_line(prompt)!r}")
         with self._lock:
             if not waiting:
-                raise VLMAnswerError(f"all answers recorded to {question!r} are used up")
+                raise VLMAnswerError(f"all answers recorded to {_one_line(prompt)!r} are used up")
             return waiting.pop(0)
 
     def _read(self, answers: object, origin: str) -> None:
         if isinstance(answers, Mapping):
             for question, answer in answers.items():
                 if isinstance(question, str) and isinstance(answer, str):
-                    self._always[_one_line(question)] = answer
+                    self._always[_asked(question)] = answer
                 elif isinstance(question, str) and _is_texts(answer):
-                    self._in_order[_one_line(question)] = list(answer)
+                    self._in_order[_asked(question)] = list(answer)
                 else:
                     raise ConfigError(f"{origin}: expected question: answer or a list of answers, got {answer!r:.80}")
         elif _is_texts(answers) and answers:
@@ -122,12 +133,15 @@ class ReplayVLM:
                 raise ConfigError(
                     f'{origin}: entry {number}: expected texts "question" and "answer", got {entry!r:.80}'
                 )
-            if answer is None:
+            views = dict(_view_answers(entry, origin=f"{origin}: entry {number}"))
+            self._by_image.update({(_asked(question), shown_image): said for shown_image, said in views.items()})
+            self._is_old_log |= "key_frame" in entry and "answers" not in entry
+            if answer is None or views:
                 continue
             if isinstance(image, str) and image:
-                self._by_image[_one_line(question), image] = answer
+                self._by_image[_asked(question), image] = answer
             else:
-                anywhere.append((_one_line(question), answer))
+                anywhere.append((_asked(question), answer))
         times = Counter(question for question, _ in anywhere)
         for question, answer in anywhere:
             if times[question] == 1:
@@ -164,6 +178,31 @@ def check_images(images: Sequence[Tensor]) -> Sequence[Tensor]:
         if 0 in sizes.values():
             raise ShapeError(f"images: expected at least one pixel, got {tuple(image.shape)}")
     return images
+
+
+def _view_answers(entry: Mapping[str, object], *, origin: str) -> Iterator[tuple[str, str]]:
+    """Digest and answer of every view of an entry that was answered."""
+    views = entry.get("answers", ())
+    if not isinstance(views, Sequence) or not all(isinstance(view, Mapping) for view in views):
+        raise ConfigError(f'{origin}: answers: expected a list of {{"answer", "image"}} objects, got {views!r:.80}')
+    for view in views:
+        image, answer = view.get("image"), view.get("answer")
+        if not isinstance(image, str) or not isinstance(answer, (str, type(None))):
+            raise ConfigError(f'{origin}: answers: expected texts "answer" and "image", got {view!r:.80}')
+        if answer is not None:
+            yield image, answer
+
+
+def _asked(question: str) -> str:
+    """A question on one line, in the report's words where it is one of `PROMPTS`."""
+    line = _one_line(question)
+    for prompt in PROMPTS.values():
+        line = line.replace(_between(prompt), _between(REPORT_PROMPT))
+    return line
+
+
+def _between(prompt: str) -> str:
+    return prompt.partition("{stuff}")[2].partition("{classes}")[0]
 
 
 def _one_line(text: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,18 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError, VLMAnswerError
-from mvcseg.vlm import CachedVLM, Change, Group, ReplayVLM, correct_labels, images_digest, plan_questions, write_changes
-from mvcseg.vlm.view import outlined_crop
+from mvcseg.vlm import (
+    CachedVLM,
+    Change,
+    Group,
+    ReplayVLM,
+    ViewAnswer,
+    correct_labels,
+    images_digest,
+    write_changes,
+)
+from mvcseg.vlm.questions import view_image
+from mvcseg.vlm.views import marked_crop, outlined_crop
 
 NAMES = ["sky", "river", "lake", "sea", "grass", "sand"]
 WATER, GROUND = Group("water", (1, 2, 3)), Group("ground", (4, 5))
@@ -21,9 +32,10 @@ QUESTION = "Is the water in the image a river, lake, sea? Please give me the onl
 
 
 def scene(*, frames: int = 4) -> tuple[Tensor, Tensor]:
-    """Random pixels; a river on the left, sand on the right, sky between."""
+    """Random pixels, a little brighter each frame; a river on the left, sand on the right, sky between."""
     generator = torch.Generator().manual_seed(0)
-    video = torch.randint(0, 256, (frames, 3, 12, 20), dtype=torch.uint8, generator=generator)
+    video = torch.randint(0, 200, (1, 3, 12, 20), generator=generator) + torch.arange(frames)[:, None, None, None]
+    video = video.to(torch.uint8)
     labels = torch.zeros(frames, 12, 20, dtype=torch.uint8)
     labels[:, 2:, :8] = 1
     labels[:, 6:, 12:] = 5
@@ -79,6 +91,8 @@ def test_hand_case_region_takes_the_class_named() -> None:
     expected[labels == 1] = 2
     assert torch.equal(result.labels, expected)
     assert torch.equal(labels, kept)
+    shown = [answer.frame for answer in result.changes[0].answers]
+    assert len(set(shown)) == 3
     assert result.changes == (
         Change(
             status="changed",
@@ -96,6 +110,16 @@ def test_hand_case_region_takes_the_class_named() -> None:
             question=QUESTION,
             answer="The water in the image is a lake.",
             image=images_digest([outlined_crop(video[0], labels[0] == 1)]),
+            answers=tuple(
+                ViewAnswer(
+                    frame=frame,
+                    image=images_digest([outlined_crop(video[frame], labels[frame] == 1)]),
+                    answer="The water in the image is a lake.",
+                    to_class=2,
+                    to_name="lake",
+                )
+                for frame in (0, shown[1], shown[2])
+            ),
         ),
     )
 
@@ -209,7 +233,7 @@ def test_class_named_like_the_noun_is_asked_about_and_never_offered() -> None:
         return "The water in the image is a lake."
 
     result = correct(video, labels, answers, groups=[WATER], class_names=names)
-    assert seen == [("lake", "sea")]
+    assert seen == [("lake", "sea")] * 3
     assert (result.changes[0].from_name, result.changes[0].to_name) == ("water", "lake")
 
 
@@ -223,10 +247,11 @@ def test_outlined_surroundings_or_the_whole_frame_are_shown() -> None:
     video, labels = scene()
     labels[2, 1, :8] = 1  # largest in frame 2
     vlm = ByColour()
-    correct(video, labels, vlm, groups=[WATER])
-    correct(video, labels, vlm, groups=[WATER], view="frame")
+    for view in ("outline", "mark", "frame"):
+        correct(video, labels, vlm, groups=[WATER], view=view, views=1)
     assert torch.equal(vlm.images[0], outlined_crop(video[2], labels[2] == 1))
-    assert torch.equal(vlm.images[1], video[2])
+    assert torch.equal(vlm.images[1], marked_crop(video[2], labels[2] == 1))
+    assert torch.equal(vlm.images[2], video[2])
 
 
 def test_own_prompt_is_sent_and_understood() -> None:
@@ -244,17 +269,6 @@ def test_largest_regions_are_asked_about_within_max_questions() -> None:
     nothing = correct(video, labels, vlm, max_questions=0)
     assert nothing.count("skipped") == 2
     assert torch.equal(nothing.labels, labels)
-
-
-def test_plan_lists_what_would_be_asked_without_a_video() -> None:
-    video, labels = scene()
-    labels[0, 0, 0] = 2
-    options: dict[str, Any] = {"groups": [WATER, GROUND], "class_names": NAMES, "min_area": 0.01}
-    plan = plan_questions(Lazy(labels), **options)
-    result = correct(video, labels, ByColour(), **options)
-    assert [question.text for question in plan.questions] == [change.question for change in result.changes]
-    assert [question.region.box for question in plan.questions] == [change.region for change in result.changes]
-    assert plan.too_small == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
@@ -302,18 +316,28 @@ def test_result_does_not_depend_on_concurrency_and_keeps_to_it() -> None:
     assert 1 < four.most_at_once <= 4
 
 
-def test_no_more_images_are_in_memory_than_questions_under_way() -> None:
-    video, labels = many()
-    vlm, ahead = ByColour(pause=0.002), []
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_no_more_images_are_in_memory_than_calls_under_way(concurrency: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[int] = [0]
+    most = [0]
+    lock = threading.Lock()
 
-    class Counted(Lazy):
-        def __getitem__(self, index: slice) -> Tensor:
-            ahead.append(len(ahead) - finished[0])
-            return super().__getitem__(index)
+    def counted(*args: Any, **options: Any) -> Tensor:
+        image = view_image(*args, **options)
+        with lock:
+            alive[0] += 1
+            most[0] = max(most[0], alive[0])
+        weakref.finalize(image, lambda: alive.__setitem__(0, alive[0] - 1))
+        return image
 
-    finished = [0]
-    correct(Counted(video), labels, vlm, concurrency=3, progress=lambda done, total: finished.__setitem__(0, done))
-    assert max(ahead) < 3
+    def slow(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        time.sleep(0.002)
+        return choices[0]
+
+    monkeypatch.setattr("mvcseg.vlm.correct.view_image", counted)
+    correct(*many(), slow, concurrency=concurrency)
+    assert concurrency - 1 <= most[0] <= concurrency
+    assert alive[0] == 0
 
 
 def test_progress_counts_to_the_number_of_questions() -> None:
@@ -341,11 +365,11 @@ def test_interrupted_run_goes_on_without_asking_twice(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         correct(*many(), CachedVLM(first, tmp_path))
     resumed = correct(*many(), CachedVLM(second, tmp_path))
-    undisturbed = correct(*many(), ByColour())
+    undisturbed = correct(*many(), vlm := ByColour())
     assert torch.equal(resumed.labels, undisturbed.labels)
     assert resumed.changes == undisturbed.changes
     assert len(first.images) == 5
-    assert len(first.images) + len(second.images) == len(undisturbed.changes)
+    assert len(first.images) + len(second.images) == len(vlm.images) > 10
 
 
 def test_second_correction_by_the_same_answers_changes_nothing() -> None:
@@ -372,9 +396,13 @@ def test_broken_frame_of_the_video_is_not_the_models_failure() -> None:
     [
         ({"min_area": -0.1}, "min_area"),
         ({"min_area": float("nan")}, "min_area"),
-        ({"view": "crop"}, "view: expected one of outline, frame"),
+        ({"view": "crop"}, "view: expected one of outline, mark, frame"),
         ({"concurrency": 0}, "concurrency"),
         ({"max_questions": -1}, "max_questions"),
+        ({"views": 0}, "views"),
+        ({"agreement": 0.0}, "agreement: expected a share of the views"),
+        ({"agreement": 1.1}, "agreement"),
+        ({"agreement": float("nan")}, "agreement"),
         ({"prompt": "What?"}, "prompt"),
         ({"class_names": ["sky", "river"]}, "ids from 0 to 1"),
     ],
