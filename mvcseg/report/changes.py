@@ -14,6 +14,10 @@ OUTCOMES = {
     "skipped": "not asked, kept",
 }
 """What a page says of a region that kept its class, by the status in its row."""
+NOTES = {"unclear": "unclear", "failed": "failed", "skipped": "not asked"}
+"""What a page adds to the answer of one view."""
+MOST_VIEWS = 12
+"""Views listed of a region."""
 IN_SIGHT = 6
 """Changed regions that are not folded away."""
 MOST = 300
@@ -81,6 +85,7 @@ def _row(
         "first": first,
         "last": last,
         "where": f"{printable(video_name)}, {frames[0].lower()}{frames[1:]}" if video_name else frames,
+        "text": f"{frames}: {_verdict(status, before[0], after[0])}",
         "box": ",".join(str(int(side)) for side in box) if isinstance(box, Sequence) and len(box) == 4 else "",
         "pixels": pixels if isinstance(pixels, int) else 0,
         "from_name": before[0],
@@ -89,8 +94,31 @@ def _row(
         "to_colour": after[1],
         "applied": status == "changed" if status else bool(after[0]) and after != before,
         "outcome": OUTCOMES.get(status, "kept"),
+        "answers": _answers(change.get("answers"), first),
         **{key: printable(change.get(key) or "") for key in ("question", "answer", "reason")},
     }
+
+
+def _verdict(status: str, before: str, after: str) -> str:
+    return f"{before} became {after}" if status == "changed" and after else f"{before}, {OUTCOMES.get(status, 'kept')}"
+
+
+def _answers(value: object, first: int) -> list[dict[str, object]]:
+    """What each view of a region was answered, as far as it is told."""
+    views = [view for view in value if isinstance(view, Mapping)] if isinstance(value, (list, tuple)) else []
+    shown: list[dict[str, object]] = []
+    for view in views[:MOST_VIEWS]:
+        frame = view["frame"] if isinstance(view.get("frame"), int) else first
+        notes = [NOTES.get(str(view.get("status")), ""), printable(view.get("reason") or "")]
+        shown.append(
+            {
+                "frame": frame,
+                "where": where(frame, frame),
+                "answer": printable(view.get("answer") or ""),
+                "note": ": ".join(filter(None, notes)),
+            }
+        )
+    return shown
 
 
 def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 A label map travels as class ids, not as a picture, so that the page can colour, compare and count them.
 (Differences between neighbouring frames or rows were measured not to be smaller: the camera moves.)
+What flickers travels as one bit a pixel.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from mvcseg.data.files import shown
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.flow import FlowEstimator
+from mvcseg.report.flicker import PAIRS_AT_ONCE, backward_flow, flicker_between
 from mvcseg.segmenter import IGNORE_INDEX, Video
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ class EmbeddedVideo:
         images: the frames, base64 WebP.
         maps: label maps by name, base64 of the zlib stream of uint8 ``(n, height, width)``.
         present: class ids that occur in any map, ascending.
+        flicker: `flicker` of each embedded map by name, base64 of the zlib stream of the frames' bits in rows of
+            whole bytes ``(n, ceil(height * width / 8))``; empty where no flow was given.
     """
 
     full_size: tuple[int, int]
@@ -50,11 +55,12 @@ class EmbeddedVideo:
     images: list[str]
     maps: dict[str, str]
     present: list[int]
+    flicker: dict[str, str]
 
     @property
     def num_bytes(self) -> int:
         """Length of all base64 text."""
-        return sum(map(len, self.images)) + sum(map(len, self.maps.values()))
+        return sum(map(len, [*self.images, *self.maps.values(), *self.flicker.values()]))
 
 
 def embed_video(
@@ -66,6 +72,7 @@ def embed_video(
     max_frames: int,
     max_bytes: int,
     progress: Callable[[int, int], object],
+    flow: FlowEstimator | None = None,
 ) -> EmbeddedVideo:
     """Frames and label maps scaled down and compressed to fit ``max_bytes``.
 
@@ -76,7 +83,10 @@ def embed_video(
         max_side: longer side in pixels, at most; smaller frames stay as they are.
         max_frames: frames kept, evenly spaced, the first and the last among them.
         max_bytes: bound on the base64 text; both sides shrink by a fifth until it fits.
-        progress: called with frames done and frames in all; begins anew where they did not fit.
+        progress: called with frames done and frames in all; begins anew where they did not fit. With a flow every
+            frame counts twice.
+        flow: where pixels went between two frames; None embeds no flicker. Flicker is found at the size embedded,
+            between each frame and the one before it in the video, shown or not.
 
     Raises:
         ConfigError: the video is empty, or a label is neither below ``num_classes`` nor 255.
@@ -90,9 +100,16 @@ def embed_video(
         raise ConfigError("frames: expected at least one frame, got an empty video")
     positions = sample_positions(len(frames), max_frames)
     side = max_side
+    total = len(positions) * (1 if flow is None else 2)
     while True:
-        embedded = _embed(frames, maps, positions, num_classes, side, progress)
-        if embedded.num_bytes <= max_bytes or side <= SMALLEST_SIDE:
+        embedded = _embed(frames, maps, positions, num_classes, side, lambda done: progress(done, total))
+        is_last = side <= SMALLEST_SIDE
+        if flow is not None and (is_last or embedded.num_bytes <= max_bytes):
+            bits = _flicker_bits(
+                frames, maps, embedded, num_classes, flow, lambda done: progress(len(positions) + done, total)
+            )
+            embedded = replace(embedded, flicker=bits)
+        if is_last or embedded.num_bytes <= max_bytes:
             return embedded
         side = max(SMALLEST_SIDE, max(embedded.size) * 4 // 5)
 
@@ -110,16 +127,16 @@ def _embed(
     positions: list[int],
     num_classes: int,
     side: int,
-    progress: Callable[[int, int], object],
+    progress: Callable[[int], object],
 ) -> EmbeddedVideo:
-    """All of it at one size."""
+    """Frames and label maps at one size, without flicker."""
     full_height, full_width = read_clip(frames, positions[:1]).shape[-2:]
     scale = min(1.0, side / max(full_height, full_width))
     width, height = max(1, round(full_width * scale)), max(1, round(full_height * scale))
     images = []
     for frame in _each(frames, positions):
-        images.append(_webp(frame, width, height))
-        progress(len(images), len(positions))
+        images.append(_encoded(_picture(frame, width, height)))
+        progress(len(images))
     small = {}
     for name, labels in maps.items():
         stack = np.empty((len(positions), height, width), dtype=np.uint8)
@@ -138,7 +155,36 @@ def _embed(
         images=images,
         maps={name: _base64(zlib.compress(stack.tobytes(), level=9)) for name, stack in small.items()},
         present=[int(i) for i in np.flatnonzero(counts) if i != IGNORE_INDEX],
+        flicker={},
     )
+
+
+def _flicker_bits(
+    frames: Video,
+    maps: Mapping[str, Video],
+    embedded: EmbeddedVideo,
+    num_classes: int,
+    flow: FlowEstimator,
+    progress: Callable[[int], object],
+) -> dict[str, str]:
+    """What flickers in each map at the size embedded: the flow of a pair of frames serves all maps."""
+    width, height = embedded.size
+    rows: dict[str, list[bytes]] = {name: [] for name in maps}
+    done = 0
+    for run in _runs(embedded.positions, PAIRS_AT_ONCE):
+        reach = [max(0, run[0] - 1), *run]  # the very first frame has none before it but itself
+        pictures = [np.asarray(_picture(frame, width, height)) for frame in _each_of(frames, reach)]
+        motion = backward_flow(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), flow)
+        for name, labels in maps.items():
+            small = [_shrink(label, width, height, name, num_classes) for label in _each_of(labels, reach)]
+            stack = torch.from_numpy(np.stack(small))
+            bits = flicker_between(stack[:-1], stack[1:], motion)
+            if run[0] == 0:
+                bits[0] = False
+            rows[name].append(np.packbits(bits.flatten(1).numpy(), axis=1).tobytes())
+        done += len(run)
+        progress(done)
+    return {name: _base64(zlib.compress(b"".join(parts), level=9)) for name, parts in rows.items()}
 
 
 def read_clip(video: Video, positions: list[int]) -> Tensor:
@@ -166,17 +212,29 @@ def embed_picture(path: str | os.PathLike[str], *, max_side: int = 1600) -> tupl
 
 def _each(video: Video, positions: list[int]) -> Iterator[Tensor]:
     """Frames at ``positions`` in turn, neighbours read together."""
+    for run in _runs(positions, READ_AT_ONCE):
+        yield from read_clip(video, run)
+
+
+def _each_of(video: Video, reach: list[int]) -> Iterator[Tensor]:
+    """A clip read at once, whose first frame may be asked for twice."""
+    clip = read_clip(video, reach)
+    return (clip[position - reach[0]] for position in reach)
+
+
+def _runs(positions: list[int], most: int) -> Iterator[list[int]]:
+    """The positions in order, cut into neighbours of at most ``most``."""
     start = 0
     while start < len(positions):
         stop = start + 1
-        while stop < len(positions) and stop - start < READ_AT_ONCE and positions[stop] == positions[stop - 1] + 1:
+        while stop < len(positions) and stop - start < most and positions[stop] == positions[stop - 1] + 1:
             stop += 1
-        yield from read_clip(video, positions[start:stop])
+        yield positions[start:stop]
         start = stop
 
 
-def _webp(frame: Tensor, width: int, height: int) -> str:
-    """One frame ``(3, H, W)`` as base64 WebP."""
+def _picture(frame: Tensor, width: int, height: int) -> Image:
+    """One frame ``(3, H, W)`` at the size embedded."""
     from PIL import Image
 
     if frame.ndim != 3 or frame.shape[0] != 3:
@@ -186,7 +244,7 @@ def _webp(frame: Tensor, width: int, height: int) -> str:
     image = Image.fromarray(np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return _encoded(image)
+    return image
 
 
 def _encoded(image: Image) -> str:

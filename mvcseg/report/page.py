@@ -6,13 +6,9 @@ and its content security policy forbids every request. Text from outside (names,
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +20,10 @@ from mvcseg.data.files import write_aside
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.report.changes import change_list
+from mvcseg.report.curves import curve_figure
 from mvcseg.report.media import EmbeddedVideo, embed_picture, embed_video
-from mvcseg.report.tables import curve_figure, iou_table, score_table
+from mvcseg.report.rendering import render
+from mvcseg.report.tables import iou_table, score_table
 from mvcseg.report.text import counted, printable
 from mvcseg.report.worst import worst_list
 from mvcseg.segmenter import Video
@@ -136,16 +134,19 @@ def write_page(
             max_frames=max_frames,
             max_bytes=max_bytes,
             progress=_counter(progress, videos, index),
+            flow=video.flow,
         )
         for index, video in enumerate(videos)
     ]
+    figures = [curve_figure(printable(name), points) for name, points in (curves or {}).items() if points]
     payload = {
         "classes": [
             {"name": printable(name), "colour": colour} for name, colour in zip(class_names, table, strict=True)
         ],
         "videos": [_payload(video, item) for video, item in zip(videos, embedded, strict=True)],
+        "curves": figures,
     }
-    html = _render(
+    html = render(
         title=printable(title),
         summary=_summary(videos, class_names, curves or {}),
         scores=score_table(scores, lower_is_better=lower_is_better),
@@ -153,8 +154,9 @@ def write_page(
         headline=[printable(text) for text in headline],
         worst=worst_list([(video.name, list(video.predictions)) for video in videos], worst),
         videos=[{"name": printable(video.name)} for video in videos],
+        has_flicker=any(item.flicker for item in embedded),
         changes=change_list([(video.name, video.changes) for video in videos], class_names=class_names, colours=table),
-        curves=[curve_figure(printable(name), points) for name, points in (curves or {}).items() if points],
+        curves=figures,
         pictures=[_picture(caption, file) for caption, file in (pictures or {}).items()],
         notes=[printable(note) for note in notes],
         data=payload,
@@ -173,27 +175,6 @@ def _counter(
     before, own = sum(len(video.frames) for video in videos[:index]), len(videos[index].frames)
     whole = sum(len(video.frames) for video in videos)
     return lambda done, total: progress(before + own * done // total, whole)
-
-
-def _render(*, data: Mapping[str, object], **values: object) -> str:
-    """The page's text: the template with style and script inside, everything else escaped."""
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("mvcseg.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    folder = files("mvcseg.report")
-    script, style = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
-    # "<" and "&" cannot occur in the data block, so no text in it can end the block or start a tag
-    block = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    block = block.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return environment.get_template("page.html.jinja").render(
-        style=style,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
-        data=block,
-        **values,
-    )
 
 
 def _maps_of(video: PageVideo) -> dict[str, Video]:
@@ -221,7 +202,12 @@ def _payload(video: PageVideo, item: EmbeddedVideo) -> dict[str, object]:
         "frameNames": None if names is None else [printable(names[i]) for i in item.positions],
         "images": item.images,
         "maps": [
-            {"name": printable(name), "truth": name == GROUND_TRUTH and video.labels is not None, "data": data}
+            {
+                "name": printable(name),
+                "truth": name == GROUND_TRUTH and video.labels is not None,
+                "data": data,
+                "flicker": item.flicker.get(name),
+            }
             for name, data in item.maps.items()
         ],
         "present": item.present,

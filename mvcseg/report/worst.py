@@ -47,16 +47,19 @@ def _row(row: Mapping[str, object], videos: Sequence[tuple[str, Sequence[str]]])
             f"got {row.get('prediction')!r}"
         )
     first, last = frame_range(row.get("frames"), "worst")
-    score = row.get("score")
+    score, frames = row.get("score"), where(first, last)
     is_share = isinstance(score, (int, float)) and math.isfinite(score)
+    shown = f"{100 * score:.1f}" if is_share else "–"  # type: ignore[operator]
+    measure, prediction = printable(row.get("measure", "")), printable(row["prediction"])
     return {
         "video": index,
         "video_name": printable(names[index]),
-        "prediction": printable(row["prediction"]),
+        "prediction": prediction,
         "first": first,
         "last": last,
-        "where": where(first, last),
-        "measure": printable(row.get("measure", "")),
-        "score": f"{100 * score:.1f}" if is_share else "–",  # type: ignore[operator]
+        "where": frames,
+        "text": f"{frames} of {prediction}: {measure} {shown}",
+        "measure": measure,
+        "score": shown,
         "value": repr(float(score)) if is_share else "",  # type: ignore[arg-type]
     }

@@ -276,14 +276,16 @@ def test_tables_sort_by_any_column_and_back(js: Callable[..., Any]) -> None:
     assert js(rows) == sorted(original)
 
 
+SEEK = """const over = document.querySelector('#timeline .u-over'), box = over.getBoundingClientRect();
+const event = { clientX: box.left + box.width * arguments[0], clientY: box.top + 9, isPrimary: true, pointerId: 1 };
+over.setPointerCapture = () => {};
+over.dispatchEvent(new PointerEvent('pointerdown', event))"""
+
+
 def test_the_timeline_shows_and_seeks(js: Callable[..., Any]) -> None:
-    assert js("return document.querySelectorAll('#timeline path.line').length") == 3
-    assert "Wrong pixels by frame" in js("return document.querySelector('#timeline svg').getAttribute('aria-label')")
-    js(
-        """const svg = document.querySelector('#timeline svg'), box = svg.getBoundingClientRect();
-        const clientX = box.left + box.width * 0.55, clientY = box.top + 9;
-        svg.dispatchEvent(new PointerEvent('pointerdown', {clientX, clientY}))"""
-    )
+    assert js("return document.querySelectorAll('.lines button').length") == 3
+    assert "Wrong pixels" in js("return document.querySelector('#timeline .chart').getAttribute('aria-label')")
+    js(SEEK, 0.55)
     assert js("return Number(document.querySelector('#scrubber').value)") == 3
 
 

@@ -1,4 +1,4 @@
-"""Tables and curves of a page: cells by hand."""
+"""Tables of a page: cells by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mvcseg.errors import ConfigError
-from mvcseg.report.tables import curve_figure, iou_table, score_table
+from mvcseg.report.tables import iou_table, score_table
 
 ROWS: list[dict[str, object]] = [
     {"step": "plain", "mIoU": 0.5, "VC8": 0.9, "note": "as is", "questions": 0},
@@ -87,56 +87,3 @@ def test_per_class_rows_leave_out_classes_that_nothing_scores() -> None:
 def test_per_class_values_of_another_number_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"class_iou\['a'\]: expected 2 values, got 1"):
         iou_table({"a": [0.5]}, class_names=("x", "y"), colours=("#000000", "#ffffff"))
-
-
-def test_a_curve_runs_from_corner_to_corner() -> None:
-    curve = curve_figure("loss", [(0, 2.0), (5, 1.0), (10, 0.0)])
-    assert curve["path"] == "M0.0 5.0L160.0 55.0L320.0 105.0"
-    assert curve["last"] == "0"
-    assert "loss: 2 at step 0, 0 at step 10" in str(curve["description"])
-
-
-def test_a_long_curve_is_thinned_to_means_and_smoothed() -> None:
-    curve = curve_figure("loss", [(i, float(i % 2)) for i in range(10_000)])
-    assert str(curve["path"]).count("L") < 400
-    assert curve["smooth"]
-
-
-def test_steps_of_a_thinned_curve_are_those_of_the_run() -> None:
-    curve = curve_figure("loss", [(i, 1.0) for i in range(1, 2001)])
-    assert (curve["start"], curve["end"]) == ("step 1", "2000")
-
-
-def test_few_points_are_dots_and_many_a_smooth_line() -> None:
-    few, many = (curve_figure("mIoU", [(i, 0.1 * i) for i in range(count)]) for count in (3, 20))
-    assert few["dots"] == "M0.0 105.0h0M160.0 55.0h0M320.0 5.0h0"
-    assert (few["smooth"], many["dots"]) == ("", "")
-    assert many["smooth"]
-
-
-def test_a_loss_over_orders_of_magnitude_has_a_logarithmic_axis() -> None:
-    curve = curve_figure("mask loss", [(0, 100.0), (5, 10.0), (10, 1.0)])
-    assert curve["path"] == "M0.0 5.0L160.0 55.0L320.0 105.0"
-    assert curve["range"] == "1 to 100, log scale"
-    for name, points in (("learning rate", [(0, 100.0), (10, 1.0)]), ("loss", [(0, 100.0), (10, 0.0)])):
-        assert "log" not in str(curve_figure(name, points)["range"])
-
-
-def test_one_value_far_beyond_the_others_does_not_flatten_them() -> None:
-    curve = curve_figure("loss", [(i, 3.0 - i / 100 if i != 150 else 50.0) for i in range(200)])
-    assert str(curve["range"]).endswith(", once 50")
-    heights = [float(spot.split()[1]) for spot in str(curve["path"]).lstrip("M").split("L")]
-    assert heights[150] == 5.0
-    assert min(heights[:100]) < 70 < heights[199]
-
-
-@pytest.mark.parametrize("points", [[(1, math.nan)], [(1, math.inf), (2, math.nan)], []])
-def test_a_curve_without_a_number_is_empty(points: list[tuple[float, float]]) -> None:
-    assert curve_figure("loss", points)["path"] == ""
-
-
-def test_a_flat_curve_and_a_single_point_can_be_drawn() -> None:
-    assert curve_figure("lr", [(1, 3.0), (2, 3.0)])["path"] == "M0.0 105.0L320.0 105.0"
-    single = curve_figure("lr", [(1, 3.0)])
-    assert single["path"] == "M0.0 105.0"
-    assert (single["start"], single["end"], single["range"]) == ("step 1", "", "3")
