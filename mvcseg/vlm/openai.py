@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from mvcseg.errors import ConfigError, MissingExtraError, VLMAnswerError
+from mvcseg.errors import ConfigError, MissingExtraError, VLMAnswerError, VLMUnavailableError
 from mvcseg.shapes import check_positive
 from mvcseg.vlm.client import check_images
 from mvcseg.vlm.secrecy import KEY_VARIABLE, api_key, without_key
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 OPENAI_URL = "https://api.openai.com/v1"
 _LARGEST_BODY = 1_000_000
 _LONGEST_MESSAGE = 4000
+_REFUSES_ALL = (401, 402, 403, 404, 407, 408, 409, 425, 429)
+"""Statuses that say nothing about the question: key, money, model or pace."""
 
 
 class OpenAIVLM:
@@ -104,7 +106,8 @@ class OpenAIVLM:
         """The first answer's text.
 
         Raises:
-            VLMAnswerError: no answer came, or none that is a text; says why.
+            VLMUnavailableError: nobody answered, or the server refuses the key, the model or further questions.
+            VLMAnswerError: no answer came to this question, or none that is a text; says why.
             DTypeError: an image is not uint8.
             ShapeError: an image is not ``(3, H, W)``.
         """
@@ -131,14 +134,17 @@ class OpenAIVLM:
                     if len(body) > _LARGEST_BODY:
                         raise VLMAnswerError(f"the server's answer is longer than {_LARGEST_BODY:,} bytes")
                     if time.monotonic() > deadline:
-                        raise VLMAnswerError(f"no whole answer within {self._timeout:g} s")
+                        raise VLMUnavailableError(f"no whole answer within {self._timeout:g} s")
                 return bytes(body)
         except openai.APITimeoutError:
-            raise VLMAnswerError(f"no answer within {self._timeout:g} s from {self.base_url}") from None
+            raise VLMUnavailableError(f"no answer within {self._timeout:g} s from {self.base_url}") from None
         except openai.APIStatusError as error:
-            raise VLMAnswerError(f"the server refused: HTTP {error.status_code}: {self._shown(error)}") from None
+            is_about_all = error.status_code in _REFUSES_ALL or error.status_code >= 500
+            kind = VLMUnavailableError if is_about_all else VLMAnswerError
+            raise kind(f"the server refused: HTTP {error.status_code}: {self._shown(error)}") from None
         except openai.APIConnectionError as error:
-            raise VLMAnswerError(f"no connection to {self.base_url}: {self._shown(error.__cause__ or error)}") from None
+            reason = self._shown(error.__cause__ or error)
+            raise VLMUnavailableError(f"no connection to {self.base_url}: {reason}") from None
         except _errors_of_a_body() as error:
             raise VLMAnswerError(f"the answer broke off: {self._shown(error)}") from None
 
