@@ -231,6 +231,12 @@ def _report(commands: Commands) -> None:
     parser.add_argument("--labels", metavar="DIR", help="ground truth in raw ids; adds the scores")
     parser.add_argument("--changes", metavar="F", help="changes.json of `mvcseg correct`")
     parser.add_argument("--run", metavar="DIR", help="folder of `mvcseg train`; adds its curves and pictures")
+    parser.add_argument(
+        "--no-flicker",
+        dest="flicker",
+        action="store_false",
+        help="do not look where labels change against the motion (faster)",
+    )
     parser.add_argument("--out", required=True, metavar="F", help="page to write, such as page.html")
 
 

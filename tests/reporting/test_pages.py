@@ -230,7 +230,7 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
 def test_progress_tells_what_is_done(make: Callable[..., str]) -> None:
     told: list[tuple[str, int, int]] = []
     make(progress=lambda *each: told.append(each))
-    assert told[0] == ("score one", 0, 18)
+    assert told[0] == ("compare frames of one", 17, 18)
     assert told[-1] == ("write the page", 18, 18)
 
 
