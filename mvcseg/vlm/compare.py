@@ -1,0 +1,348 @@
+"""Several vision-language models asked the very same questions: who is right, who agrees, what each costs.
+
+The comparison of arXiv 2406.04979, Table 5, as a function. What a model's answers would do is what `correct_labels`
+would do with them, and each model's log is a log of a correction.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from os import PathLike
+from pathlib import Path
+
+from torch import Tensor
+
+from mvcseg.errors import ConfigError
+from mvcseg.flow import FarnebackFlow, FlowEstimator
+from mvcseg.segmenter import Video
+from mvcseg.vlm.agreement import Agreement, agreement_between
+from mvcseg.vlm.asking import ask
+from mvcseg.vlm.cache import CachedVLM
+from mvcseg.vlm.changes import Change
+from mvcseg.vlm.client import VLM, ReplayVLM
+from mvcseg.vlm.groups import Group, asked_by
+from mvcseg.vlm.prompt import REPORT_PROMPT
+from mvcseg.vlm.questions import Plan, Question, plan_questions, view_image
+from mvcseg.vlm.tube_truth import TubeTruth, tube_truths
+from mvcseg.vlm.usage import Usage
+from mvcseg.vlm.views import View
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a server charges for a million tokens, in any one currency.
+
+    Raises:
+        ConfigError: a price is negative or not finite.
+    """
+
+    input: float
+    output: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.input < float("inf") and 0 <= self.output < float("inf")):
+            raise ConfigError(f"price: expected numbers of at least 0, got {self.input} and {self.output}")
+
+    def of(self, usage: Usage) -> float:
+        """The price of so many tokens."""
+        return (self.input * usage.prompt_tokens + self.output * usage.completion_tokens) / 1_000_000
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What came of asking one model.
+
+    Attributes:
+        name: the name it was given.
+        changes: one record a question, as `correct_labels` makes them.
+        answered: questions answered with one of the classes.
+        unclear: questions whose answer names none or several, or whose views disagree.
+        failed: questions that got no answer.
+        judged: answered questions of which ground truth knows the class.
+        right: of these, answered with that class.
+        mended: tubes whose main class is wrong and becomes right by following the answers.
+        spoilt: tubes whose main class is right and becomes wrong.
+        mended_pixels: labelled pixels that become right.
+        spoilt_pixels: labelled pixels that become wrong.
+        kept: calls that took no model: answers kept on disk, or recorded.
+        calls: calls of the model in this run, whatever came of them.
+        seconds: how long these took, together; with several at once, longer than the run.
+        usage: tokens of these as the model reported them; None where it reports none.
+        cost: of these tokens; None without a price or without tokens.
+        trouble: why the first question that got no answer got none; empty where all did.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+    answered: int
+    unclear: int
+    failed: int
+    judged: int
+    right: int
+    mended: int
+    spoilt: int
+    mended_pixels: int
+    spoilt_pixels: int
+    kept: int
+    calls: int
+    seconds: float
+    usage: Usage | None
+    cost: float | None
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of asking several models the same questions.
+
+    Attributes:
+        plan: the questions.
+        truths: the true class of each question's tube; None where ground truth does not say, or there is none.
+        has_truth: whether ground truth was given.
+        models: one for each model, in the order given.
+        pairs: agreement of each two models.
+    """
+
+    plan: Plan
+    truths: tuple[int | None, ...]
+    has_truth: bool
+    models: tuple[Compared, ...]
+    pairs: tuple[Agreement, ...]
+
+    @property
+    def known(self) -> int:
+        """Questions of which ground truth knows the class."""
+        return sum(truth is not None for truth in self.truths)
+
+    @property
+    def right_before(self) -> int:
+        """Of these, tubes whose main class is that class already."""
+        return sum(
+            truth is not None and question.tube.shares[0][0] == truth
+            for question, truth in zip(self.plan.questions, self.truths, strict=True)
+        )
+
+
+def compare_vlms(
+    video: Video,
+    labels: Video,
+    *,
+    vlms: Mapping[str, VLM],
+    groups: Sequence[Group],
+    class_names: Sequence[str],
+    truth: Video | None = None,
+    prices: Mapping[str, Price] | None = None,
+    cache: str | PathLike[str] | None = None,
+    flow: FlowEstimator | None = FarnebackFlow(),  # noqa: B008 (holds settings only)
+    min_area: float = 0.001,
+    views: int = 1,
+    agreement: float = 1.0,
+    view: View = "outline",
+    prompt: str = REPORT_PROMPT,
+    max_questions: int | None = None,
+    concurrency: int = 1,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> Comparison:
+    """Ask several models the questions of a correction, and tabulate their answers.
+
+    The questions are planned once. With one view, the default, every model sees the same picture of every tube; with
+    more, one whose first answer confirms a tube's class is asked no more about it, as `correct_labels` does.
+    The labels are not changed. A model that fails is a row like any other: no failure ends the comparison, and one that
+    cannot be reached is not tried for every question (`asking.ask`).
+
+    The true class of a tube is that of more than half of its labelled pixels, where it is one of the choices.
+
+    Args:
+        video: uint8 ``(T, 3, H, W)``, a tensor or lazily read.
+        labels: integer ``(T, H, W)``, likewise.
+        vlms: name -> who is asked.
+        groups: which classes look alike.
+        class_names: name of every class, by id.
+        truth: integer ``(T, H, W)`` class ids, 255 where there is no ground truth.
+        prices: name -> what that model charges.
+        cache: folder in which the answers of every model are kept, in a folder of its name; those that are there are
+            taken from it. `ReplayVLM`s need none. Wrap no model in a `CachedVLM` of your own: its kept answers would
+            count as calls.
+        flow: as in `correct_labels`, like all the following.
+        min_area: least share of the frame.
+        views: most views of a tube.
+        agreement: share of the views that must name one class.
+        view: what is shown.
+        prompt: the question.
+        max_questions: most calls of each model.
+        concurrency: calls of one model under way at once; models are asked one after the other.
+        progress: called with a model's name, its questions done and all its questions.
+
+    Raises:
+        ConfigError: there is no model, ``prices`` names another, or an argument is out of range.
+        DataError: ground truth is broken or of another size, or the cache cannot be made.
+        DTypeError: frames are not uint8, or labels no integers.
+        ShapeError: video, labels and truth differ in length or size.
+
+    Example:
+        >>> import torch
+        >>> from mvcseg.vlm import compare_vlms
+        >>> video, labels = torch.zeros(4, 3, 8, 12, dtype=torch.uint8), torch.zeros(4, 8, 12, dtype=torch.uint8)
+        >>> labels[:, :, 6:] = 2
+        >>> truth = labels.clone().masked_fill(labels == 2, 1)
+        >>> result = compare_vlms(video, labels, vlms={"a": ReplayVLM(["A river."]), "b": ReplayVLM(["A lake."])},
+        ...                       groups=[Group("water", (1, 2))], class_names=["sky", "river", "lake"], truth=truth)
+        >>> [(model.name, model.right, model.judged, model.mended) for model in result.models]
+        [('a', 1, 1, 1), ('b', 0, 1, 0)]
+    """
+    priced = dict(prices or {})
+    if not vlms:
+        raise ConfigError("vlms: expected at least one model, got none")
+    if set(priced) - set(vlms):
+        raise ConfigError(f"prices: expected names of vlms, got {min(set(priced) - set(vlms))!r}")
+    if not 0 < agreement <= 1:
+        raise ConfigError(f"agreement: expected a share of the views in (0, 1], got {agreement}")
+    plan = plan_questions(
+        video,
+        labels,
+        groups=groups,
+        class_names=class_names,
+        flow=flow,
+        min_area=min_area,
+        views=views,
+        view=view,
+        prompt=prompt,
+        max_questions=max_questions,
+    )
+    classes = asked_by(groups)
+    tubes = [question.tube for question in plan.questions]
+    found = None
+    if truth is not None:
+        found = tube_truths(labels, truth, tubes, classes=classes, num_classes=len(class_names))
+
+    def image_of(question: Question, frame: int) -> Tensor:
+        return view_image(video, labels, question.tube, frame, classes=classes, view=view)
+
+    models = []
+    for name, vlm in vlms.items():
+        metered = _Metered(vlm)
+        done: dict[int, Change] = {}
+        for position, change in ask(
+            plan.questions,
+            image_of,
+            vlm=_kept_in(cache, name, metered),
+            class_names=class_names,
+            agreement=agreement,
+            concurrency=concurrency,
+        ):
+            done[position] = change
+            if progress is not None:
+                progress(name, len(done), len(plan.questions))
+        changes = tuple(done[position] for position in range(len(plan.questions)))
+        models.append(_compared(name, plan, changes, truths=found, metered=metered, price=priced.get(name)))
+    return Comparison(
+        plan=plan,
+        truths=_true_classes(plan, found),
+        has_truth=truth is not None,
+        models=tuple(models),
+        pairs=tuple(_pair(plan, one, other) for one, other in combinations(models, 2)),
+    )
+
+
+class _Metered:
+    """A model whose calls are counted and timed; recorded answers are no calls."""
+
+    def __init__(self, vlm: VLM) -> None:
+        self.vlm = vlm
+        self.calls = 0
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+        self._before = self._total()
+
+    def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        if isinstance(self.vlm, ReplayVLM):
+            return self.vlm(images, prompt, choices=choices)
+        start = time.perf_counter()
+        try:
+            return self.vlm(images, prompt, choices=choices)
+        finally:
+            with self._lock:
+                self.calls += 1
+                self.seconds += time.perf_counter() - start
+
+    def usage(self) -> Usage | None:
+        """Tokens of the calls; None where no answer said."""
+        total = self._total()
+        if total is None or self._before is None:
+            return None
+        used = total - self._before
+        return used if used.requests > used.unreported else None
+
+    def _total(self) -> Usage | None:
+        usage = getattr(self.vlm, "usage", None)
+        return usage if isinstance(usage, Usage) else None
+
+
+def _kept_in(cache: str | PathLike[str] | None, name: str, metered: _Metered) -> VLM:
+    if cache is None or isinstance(metered.vlm, ReplayVLM):
+        return metered
+    known = getattr(metered.vlm, "identity", None)
+    return CachedVLM(metered, Path(cache, name), identity=known if isinstance(known, str) and known else name)
+
+
+def _compared(
+    name: str,
+    plan: Plan,
+    changes: tuple[Change, ...],
+    *,
+    truths: Sequence[TubeTruth] | None,
+    metered: _Metered,
+    price: Price | None,
+) -> Compared:
+    judged = right = mended = spoilt = mended_pixels = spoilt_pixels = 0
+    for question, change, truth in zip(plan.questions, changes, truths or (), strict=truths is not None):
+        true_class, said, main = truth.class_of(question.choices), change.to_class, question.tube.shares[0][0]
+        if said is None:
+            continue
+        if true_class is not None:
+            judged += 1
+            right += said == true_class
+            mended += main != true_class == said
+            spoilt += main == true_class != said
+        mended_pixels += truth.mended(said)
+        spoilt_pixels += truth.spoilt(said)
+    usage, total_views = metered.usage(), sum(len(change.answers) for change in changes)
+    cost = None
+    if price is not None:
+        cost = 0.0 if not metered.calls else None if usage is None else price.of(usage)
+    unanswered = [change for change in changes if change.status in ("failed", "skipped")]
+    return Compared(
+        name=name,
+        changes=changes,
+        answered=sum(change.to_class is not None for change in changes),
+        unclear=sum(change.status == "unclear" for change in changes),
+        failed=len(unanswered),
+        judged=judged,
+        right=right,
+        mended=mended,
+        spoilt=spoilt,
+        mended_pixels=mended_pixels,
+        spoilt_pixels=spoilt_pixels,
+        kept=total_views - metered.calls,
+        calls=metered.calls,
+        seconds=metered.seconds,
+        usage=usage,
+        cost=cost,
+        trouble=unanswered[0].reason if unanswered else "",
+    )
+
+
+def _true_classes(plan: Plan, truths: Sequence[TubeTruth] | None) -> tuple[int | None, ...]:
+    if truths is None:
+        return (None,) * len(plan.questions)
+    return tuple(truth.class_of(q.choices) for q, truth in zip(plan.questions, truths, strict=True))
+
+
+def _pair(plan: Plan, one: Compared, other: Compared) -> Agreement:
+    answers = [(a.to_class, b.to_class) for a, b in zip(one.changes, other.changes, strict=True)]
+    groups = [question.tube.group for question in plan.questions]
+    return agreement_between(one.name, other.name, answers=answers, groups=groups)
