@@ -3,6 +3,7 @@
 from mvcseg.vlm.cache import CachedVLM
 from mvcseg.vlm.changes import Change, ViewAnswer, read_changes, write_changes
 from mvcseg.vlm.client import VLM, ReplayVLM, images_digest
+from mvcseg.vlm.compare import Compared, Comparison, Price, compare_vlms
 from mvcseg.vlm.confusion import confusion_groups, confusion_shares
 from mvcseg.vlm.correct import Correction, correct_labels
 from mvcseg.vlm.group_file import read_groups, write_groups
@@ -25,16 +26,20 @@ __all__ = [
     "VSPW_GROUPS",
     "CachedVLM",
     "Change",
+    "Compared",
+    "Comparison",
     "Correction",
     "Group",
     "LocalVLM",
     "OpenAIVLM",
     "Plan",
+    "Price",
     "Question",
     "ReplayVLM",
     "Usage",
     "ViewAnswer",
     "ZeroShotScorer",
+    "compare_vlms",
     "confusion_groups",
     "confusion_shares",
     "correct_labels",
