@@ -22,6 +22,7 @@ from mvcseg.ops.warp import warp_labels
 from mvcseg.segmenter import Video, read_clip
 from mvcseg.shapes import check_float, check_shapes
 from mvcseg.vlm.areas import CLASS, PIXELS, Integers, areas, frame_of, measured
+from mvcseg.vlm.cuts import is_cut
 
 LONGEST_GAP = 2
 """Frames for which an area may be hidden and still be the same."""
@@ -71,7 +72,7 @@ def linked_areas(video: Video, labels: Video, *, group_of: Mapping[int, int], fl
     tables, found = [np.empty((0, 10), np.int64)], _Found()
     recent: deque[Integers] = deque(maxlen=LONGEST_GAP + 2)
     carried: list[_Map] = []  # the areas of the frame before, then of those before it, where they are now
-    image: Tensor | None = None
+    image: _Image | None = None
     count = 0
     for position in range(len(labels)):
         values = frame_of(labels, position)
@@ -81,7 +82,7 @@ def linked_areas(video: Video, labels: Video, *, group_of: Mapping[int, int], fl
         image_before, image = image, _image(video, position, shape=values.shape)
         if carried and flow is not None and image_before is not None:
             carried = _moved(carried, image_before, image, flow=flow)
-        tables.append(measured(numbers, values, position=position, edges=_edges(image)))
+        tables.append(measured(numbers, values, position=position, edges=image.edges()))
         recent.append(tables[-1])
         count += len(tables[-1])
         here = np.where(numbers > 0, numbers + (count - len(tables[-1]) + _FIRST - 1), 0).astype(np.int32)
@@ -134,33 +135,36 @@ class _Found:
         return direct, gaps, before, after
 
 
-def _image(video: Video, position: int, *, shape: tuple[int, ...]) -> Tensor:
-    frame = read_clip(video, position, position + 1)
-    if tuple(frame.shape[2:]) != shape:
-        raise ShapeError(
-            f"labels: expected (h w) = {tuple(frame.shape[2:])} of the video's frame {position}, got {shape}"
-        )
-    return frame.detach().cpu()
+@dataclass(frozen=True)
+class _Image:
+    """A frame: uint8 RGB ``(1, 3, H, W)`` where the video keeps it, and its grey values ``(H, W)``."""
+
+    rgb: Tensor
+    grey: NDArray[np.uint8]
+
+    def edges(self) -> NDArray[np.int16]:
+        edges: NDArray[np.int16] = load_cv2().Laplacian(self.grey, load_cv2().CV_16S)
+        return edges
 
 
-def _edges(frame: Tensor) -> NDArray[np.int16]:
-    """Laplacian ``(H, W)`` of the grey values of a frame ``(1, 3, H, W)``."""
+def _image(video: Video, position: int, *, shape: tuple[int, ...]) -> _Image:
+    rgb = read_clip(video, position, position + 1).detach()
+    if tuple(rgb.shape[2:]) != shape:
+        size = tuple(rgb.shape[2:])
+        raise ShapeError(f"labels: expected (h w) = {size} as the video's in frame {position}, got {shape}")
     cv2 = load_cv2()
-    grey = cv2.cvtColor(cv2.merge(list(frame[0].contiguous().numpy())), cv2.COLOR_RGB2GRAY)
-    edges: NDArray[np.int16] = cv2.Laplacian(grey, cv2.CV_16S)
-    return edges
+    return _Image(rgb, cv2.cvtColor(cv2.merge(list(rgb[0].cpu().contiguous().numpy())), cv2.COLOR_RGB2GRAY))
 
 
-def _moved(maps: list[_Map], before: Tensor, after: Tensor, *, flow: FlowEstimator) -> list[_Map]:
-    if before.shape != after.shape:
-        raise ShapeError(
-            f"labels: expected frames of one size, got {tuple(before.shape[2:])} and {tuple(after.shape[2:])}"
-        )
-    motion = flow(after / 255, before / 255)
-    check_shapes(frames=(after, "n 3 h w"), flow=(motion, "n 2 h w"))
+def _moved(maps: list[_Map], before: _Image, now: _Image, *, flow: FlowEstimator) -> list[_Map]:
+    """Maps of the frame before as they lie in the frame now; none across a cut."""
+    check_shapes(**{"video": (now.rgb, "n 3 h w"), "video one frame before": (before.rgb, "n 3 h w")})
+    motion = flow(now.rgb / 255, before.rgb / 255)
+    check_shapes(video=(now.rgb, "n 3 h w"), flow=(motion, "n 2 h w"))
     check_float(flow=motion)
-    moved = warp_labels(torch.from_numpy(np.stack(maps))[None], motion.detach().cpu())
-    return list(moved[0].numpy())
+    stack = np.stack([before.grey.astype(np.int32) + _FIRST, *maps])
+    grey, *moved = warp_labels(torch.from_numpy(stack)[None], motion.detach().cpu())[0].numpy()
+    return [] if is_cut(grey - _FIRST, now.grey) else moved
 
 
 def _overlaps(one: _Map, other: _Map) -> tuple[Integers, Integers, Integers]:
