@@ -23,8 +23,8 @@ from mvcseg.report.changes import change_list
 from mvcseg.report.curves import curve_figure
 from mvcseg.report.media import EmbeddedVideo, embed_picture, embed_video
 from mvcseg.report.rendering import render
-from mvcseg.report.tables import iou_table, score_table
-from mvcseg.report.text import counted, printable
+from mvcseg.report.tables import class_table, score_table
+from mvcseg.report.text import counted, frame_range, printable
 from mvcseg.report.worst import worst_list
 from mvcseg.segmenter import Video
 
@@ -75,6 +75,7 @@ def write_page(
     scores: Sequence[Mapping[str, object]] = (),
     lower_is_better: Collection[str] = (),
     class_iou: Mapping[str, Sequence[float]] | None = None,
+    class_steadiness: Mapping[str, Sequence[float]] | None = None,
     headline: Sequence[str] = (),
     worst: Sequence[Mapping[str, object]] = (),
     curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
@@ -100,15 +101,18 @@ def write_page(
             NaN where there is none. Each row's gain over the first row is shown beside its score.
         lower_is_better: columns of ``scores`` where a smaller number is the better one.
         class_iou: per-class IoU, K fractions by prediction name, NaN where a class does not occur.
+        class_steadiness: likewise for each class the share of the pixels whose true class stays for 8 frames whose
+            prediction stays too.
         headline: what the page says in short, paragraphs on top.
         worst: clips in which a prediction fails most, the worst first, rows ``{"video": name, "prediction": name,
             "frames": (first, last), "measure": "VC8", "score": fraction}`` (frames from 0, both included); each leads
-            to its frames.
+            to its frames, which are shown even where a long video is sampled.
         curves: training curves by name, points ``(step, value)``.
         pictures: files of pictures that a training run drew, by caption; the last one is shown, the others fold out.
         notes: paragraphs at the end: where the figures come from and what they do not say.
         max_side: longer side in pixels that embedded frames and label maps are scaled down to.
-        max_frames: most frames a video is shown with; a longer one is sampled evenly, and the page says so.
+        max_frames: most frames a video is shown with; a longer one is sampled evenly beside its worst clips, and the
+            page says so.
         max_bytes: bound on the frames and label maps of one video; where it is exceeded they are scaled
             down further, and the page says to what size.
         progress: called with frames embedded and frames in all.
@@ -118,7 +122,7 @@ def write_page(
 
     Raises:
         ConfigError: videos but no classes, or names and colours that differ in number; a label outside 0..K-1 and
-            255; a per-class IoU of another length than K; a row of ``worst`` or of changes that names no frames, or a
+            255; a per-class score of another length than K; a row of ``worst`` or of changes that names no frames, or a
             video or prediction that is not there.
         DataError: a picture cannot be read, or the page cannot be written.
         ShapeError: label maps or frame names that do not fit the frames.
@@ -135,6 +139,7 @@ def write_page(
             max_bytes=max_bytes,
             progress=_counter(progress, videos, index),
             flow=video.flow,
+            keep=_frames_of(worst, video),
         )
         for index, video in enumerate(videos)
     ]
@@ -143,14 +148,20 @@ def write_page(
         "classes": [
             {"name": printable(name), "colour": colour} for name, colour in zip(class_names, table, strict=True)
         ],
-        "videos": [_payload(video, item) for video, item in zip(videos, embedded, strict=True)],
+        "videos": [
+            _payload(video, item, has_kept=bool(_frames_of(worst, video)))
+            for video, item in zip(videos, embedded, strict=True)
+        ],
         "curves": figures,
     }
     html = render(
         title=printable(title),
         summary=_summary(videos, class_names, curves or {}),
         scores=score_table(scores, lower_is_better=lower_is_better),
-        iou=iou_table(class_iou or {}, class_names=class_names, colours=table),
+        class_tables=[
+            {"id": argument, **class_table(shares or {}, argument=argument, class_names=class_names, colours=table)}
+            for argument, shares in (("class_iou", class_iou), ("class_steadiness", class_steadiness))
+        ],
         headline=[printable(text) for text in headline],
         worst=worst_list([(video.name, list(video.predictions)) for video in videos], worst),
         videos=[{"name": printable(video.name)} for video in videos],
@@ -185,7 +196,13 @@ def _maps_of(video: PageVideo) -> dict[str, Video]:
     return truth | dict(video.predictions)
 
 
-def _payload(video: PageVideo, item: EmbeddedVideo) -> dict[str, object]:
+def _frames_of(worst: Sequence[Mapping[str, object]], video: PageVideo) -> list[int]:
+    """Frames of a video's worst clips, the worst first."""
+    ranges = [frame_range(row.get("frames"), "worst") for row in worst if row.get("video") == video.name]
+    return [i for first, last in ranges for i in range(max(0, first), min(last, len(video.frames) - 1) + 1)]
+
+
+def _payload(video: PageVideo, item: EmbeddedVideo, *, has_kept: bool) -> dict[str, object]:
     """What the script needs of one video."""
     names = video.frame_names
     if names is not None and len(names) != len(video.frames):
@@ -199,6 +216,7 @@ def _payload(video: PageVideo, item: EmbeddedVideo) -> dict[str, object]:
         "total": len(video.frames),
         "fps": float(video.fps or VSPW_FPS),
         "positions": item.positions,
+        "kept": has_kept,
         "frameNames": None if names is None else [printable(names[i]) for i in item.positions],
         "images": item.images,
         "maps": [

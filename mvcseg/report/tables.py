@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mvcseg.errors import ConfigError
 
+FLICKER = "flicker"
+"""Score of a video without ground truth: share of pixels that change class although nothing moved there."""
 STEADINESS = "changed pixels"
 """Score of a video without ground truth: share of pixels whose class differs from the frame before."""
 
@@ -52,21 +54,27 @@ def score_table(rows: Sequence[Mapping[str, object]], *, lower_is_better: Collec
     }
 
 
-def iou_table(
-    class_iou: Mapping[str, Sequence[float]], *, class_names: Sequence[str], colours: Sequence[str]
+def class_table(
+    shares: Mapping[str, Sequence[float]], *, argument: str, class_names: Sequence[str], colours: Sequence[str]
 ) -> dict[str, object]:
-    """Rows of the per-class table: classes that at least one prediction has an IoU for.
+    """Rows of a table by class: classes that at least one prediction has a share for.
+
+    Args:
+        shares: K fractions by prediction, NaN where a class has none.
+        argument: what the message calls them.
+        class_names: name of each class.
+        colours: ``#rrggbb`` of each class.
 
     Raises:
         ConfigError: a prediction has another number of values than there are classes.
     """
-    for name, values in class_iou.items():
+    for name, values in shares.items():
         if len(values) != len(class_names):
-            raise ConfigError(f"class_iou[{name!r}]: expected {len(class_names)} values, got {len(values)}")
+            raise ConfigError(f"{argument}[{name!r}]: expected {len(class_names)} values, got {len(values)}")
     rows = []
     for index, (name, colour) in enumerate(zip(class_names, colours, strict=True)):
-        shares = [float(values[index]) for values in class_iou.values()]
-        known = [share for share in shares if math.isfinite(share)]
+        own = [float(values[index]) for values in shares.values()]
+        known = [share for share in own if math.isfinite(share)]
         if not known:
             continue
         cells = [
@@ -76,10 +84,10 @@ def iou_table(
                 "share": f"{share:.4f}" if math.isfinite(share) else "0",
                 "best": len(known) > 1 and share == max(known) > min(known),
             }
-            for share in shares
+            for share in own
         ]
         rows.append({"name": name, "colour": colour, "cells": cells})
-    return {"names": list(class_iou), "rows": rows}
+    return {"names": list(shares), "rows": rows}
 
 
 def _score_cell(value: object, first: object, row: int, *, lower: bool) -> dict[str, object]:
@@ -105,6 +113,10 @@ def _meaning(column: str) -> str:
         return "intersection over union of the true and the predicted pixels of a class, averaged over classes."
     if column == STEADINESS:
         return "whose predicted class differs from the frame before: how steady a prediction is, not how right."
+    if column == FLICKER:
+        return (
+            "changed pixels that no motion in the picture explains, by optical flow and to a pixel: unsteadiness alone."
+        )
     if match := re.fullmatch(r"VC(\d+)", column):
         return f"of the pixels whose true class stays for {match[1]} frames, the share whose prediction stays too."
     return ""

@@ -20,7 +20,7 @@ from mvcseg.flow import FlowEstimator
 from mvcseg.report import PageVideo, write_page
 from mvcseg.report.media import sample_positions
 from mvcseg.report.runs import run_curves, run_pictures
-from mvcseg.report.tables import STEADINESS
+from mvcseg.report.tables import FLICKER, STEADINESS
 from mvcseg.report.text import counted
 from mvcseg.reporting.folders import (
     READ_AT_ONCE,
@@ -41,8 +41,6 @@ from mvcseg.vlm.changes import read_changes
 
 ONE_VIDEO = "The scores are of this video alone; a data set's are taken over all its videos together."
 NO_TRUTH = "Without ground truth nothing here says whether a class is right."
-FLICKER = "flicker"
-"""Score of a video without ground truth: share of pixels that change class though nothing moved there."""
 MOST_PICTURES = 5
 """Pictures of a training run that a page holds."""
 
@@ -137,6 +135,7 @@ def report(
         lower_is_better=(STEADINESS, FLICKER),
         worst=[clip.row(video=shown_video.name, measure=findings.measure) for clip in findings.worst],
         class_iou=findings.class_iou,
+        class_steadiness=findings.class_steadiness,
         curves=None if run is None else run_curves(run),
         pictures=None if run is None else _shown_pictures(Path(run)),
         notes=findings.notes,
@@ -182,6 +181,7 @@ class _Findings:
     measure: str
     notes: Sequence[str]
     class_iou: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    class_steadiness: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def _with_truth(
@@ -208,6 +208,7 @@ def _with_truth(
         measure=f"VC{CLIP}",
         notes=[ONE_VIDEO, *outside],
         class_iou={name: each.miou.per_class().tolist() for name, each in scores.items()},
+        class_steadiness={name: each.class_steadiness.tolist() for name, each in scores.items()},
     )
 
 

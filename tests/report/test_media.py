@@ -95,6 +95,18 @@ def test_sampled_positions_rise_from_first_to_last(length: int, most: int) -> No
     assert positions == sorted(set(positions))
 
 
+@pytest.mark.parametrize(("length", "most"), [(1000, 20), (1000, 3), (100, 2), (100, 1), (40, 39)])
+def test_frames_to_keep_take_up_to_half_of_the_places_the_first_ones_first(length: int, most: int) -> None:
+    keep = [*range(30, 36), *range(32, 40), *range(11, 17)]
+    positions = sample_positions(length, most, keep=keep)
+    wanted = list(dict.fromkeys(keep))[: max(0, min(most // 2, most - 2))]
+    assert set(wanted) <= set(positions)
+    assert (positions[0], positions[-1]) == (0, length - 1 if most > 1 else 0)
+    assert positions == sorted(set(positions))
+    assert most - len(wanted) <= len(positions) <= most
+    assert sample_positions(length, most, keep=keep[:0]) == sample_positions(length, most)
+
+
 def test_a_long_video_is_read_a_few_frames_at_a_time() -> None:
     read: list[int] = []
 

@@ -204,6 +204,23 @@ def test_scores_classes_curves_and_notes_are_printed(tmp_path: Path) -> None:
     assert "empty" not in Elements(html).text
 
 
+def test_the_steadiness_of_classes_has_a_table_of_its_own(tmp_path: Path) -> None:
+    html = page(tmp_path, class_steadiness={"plain": [0.875, math.nan, 0.125]})
+    assert "Steadiness of each class" in Elements(html).text
+    assert "IoU of each class" not in Elements(html).text
+    assert "87.5" in html
+
+
+def test_frames_of_the_worst_clips_are_in_the_page_of_a_long_video(tmp_path: Path) -> None:
+    def positions(*frames: tuple[int, int]) -> list[int]:
+        rows = [{"video": "clip", "prediction": "plain", "frames": each, "measure": "VC8"} for each in frames]
+        shown: list[int] = data_of(page(tmp_path, video(100), worst=rows, max_frames=20))["videos"][0]["positions"]
+        return shown
+
+    assert positions((50, 57), (9, 16)) == [0, 9, 10, *[11, 22, 33], 44, *range(50, 58), 66, 77, 88, 99]
+    assert positions() == data_of(page(tmp_path, video(100), max_frames=20))["videos"][0]["positions"]
+
+
 def picture(folder: Path, number: int) -> Path:
     file = folder / f"{number}.png"
     Image.new("RGB", (12, 8), (number, 0, 0)).save(file)
@@ -255,7 +272,8 @@ def test_a_failure_leaves_the_older_page(tmp_path: Path) -> None:
         ({"class_names": ()}, ConfigError, "at least one class"),
         ({"colours": COLOURS.float()}, DTypeError, "colours: expected uint8"),
         ({"colours": COLOURS[:2]}, ConfigError, r"colours: expected \(3, 3\)"),
-        ({"class_iou": {"a": [0.5]}}, ConfigError, "expected 3 values"),
+        ({"class_iou": {"a": [0.5]}}, ConfigError, "class_iou.'a'.: expected 3 values"),
+        ({"class_steadiness": {"a": [0.5]}}, ConfigError, "class_steadiness.'a'.: expected 3 values"),
         ({"scores": [{"a": "x", "b": 0.5}, {"a": "y"}]}, ConfigError, "scores"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mvcseg.errors import ConfigError
-from mvcseg.report.tables import iou_table, score_table
+from mvcseg.report.tables import class_table, score_table
 
 ROWS: list[dict[str, object]] = [
     {"step": "plain", "mIoU": 0.5, "VC8": 0.9, "note": "as is", "questions": 0},
@@ -72,8 +72,9 @@ def test_rows_of_other_columns_are_refused() -> None:
 
 
 def test_per_class_rows_leave_out_classes_that_nothing_scores() -> None:
-    table: dict[str, Any] = iou_table(
+    table: dict[str, Any] = class_table(
         {"a": [0.25, math.nan, 0.5], "b": [0.75, math.nan, math.nan]},
+        argument="class_iou",
         class_names=("sky", "sea", "sand"),
         colours=("#010203", "#040506", "#070809"),
     )
@@ -85,5 +86,5 @@ def test_per_class_rows_leave_out_classes_that_nothing_scores() -> None:
 
 
 def test_per_class_values_of_another_number_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"class_iou\['a'\]: expected 2 values, got 1"):
-        iou_table({"a": [0.5]}, class_names=("x", "y"), colours=("#000000", "#ffffff"))
+    with pytest.raises(ConfigError, match=r"class_steadiness\['a'\]: expected 2 values, got 1"):
+        class_table({"a": [0.5]}, argument="class_steadiness", class_names=("x", "y"), colours=("#000000", "#ffffff"))

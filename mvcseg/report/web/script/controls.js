@@ -61,7 +61,7 @@ function drawTimeline() {
 function aboutText() {
   const { video, maps } = state, size = (width, height) => `${width} × ${height}`;
   const sentences = [`Pictures are ${size(video.width, video.height)}` + (video.width < video.fullWidth ? `, scaled down from ${size(video.fullWidth, video.fullHeight)}.` : ".")];
-  if (video.positions.length < video.total) sentences.push(`${count(video.positions.length)} of ${count(video.total)} frames are in this page, evenly spaced.`);
+  if (video.positions.length < video.total) sentences.push(`${count(video.positions.length)} of ${count(video.total)} frames are in this page, evenly spaced${video.kept ? " beside those of the worst clips" : ""}.`);
   if (maps.length) sentences.push("Shares under the pictures are of the pixels shown.", "Choose classes to see them alone; point at a picture to name what is there.");
   return sentences.join(" ");
 }

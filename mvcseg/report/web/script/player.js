@@ -39,11 +39,11 @@ function play(isPlaying) {
   byId("position").setAttribute("aria-live", state.isPlaying ? "off" : "polite");
   if (!state.isPlaying) { if (video) draw(); return; }
   // sampled videos keep their pace: one picture stands for several frames
-  const pause = 1000 / video.fps * Math.max(1, (video.total - 1) / (images.length - 1)), run = (state.run = {});
-  let due = performance.now() + pause;
+  const pause = () => 1000 / video.fps * Math.max(1, (video.positions[state.frame + 1] ?? 0) - video.positions[state.frame]), run = (state.run = {});
+  let due = performance.now() + pause();
   const tick = (time) => {
     if (!state.isPlaying || state.run !== run) return;
-    if (time >= due) { due = Math.max(due + pause, time); show(state.frame >= last ? first : state.frame + 1); }
+    if (time >= due) { show(state.frame >= last ? first : state.frame + 1); due = Math.max(due + pause(), time); }
     requestAnimationFrame(tick);
   };
   requestAnimationFrame(tick);
