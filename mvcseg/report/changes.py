@@ -14,10 +14,10 @@ OUTCOMES = {
     "skipped": "not asked, kept",
 }
 """What a page says of a region that kept its class, by the status in its row."""
-NOTES = {"unclear": "unclear", "failed": "failed", "skipped": "not asked"}
-"""What a page adds to the answer of one view."""
 MOST_VIEWS = 12
 """Views listed of a region."""
+LONGEST = 400
+"""Characters shown of a question, an answer or a reason."""
 IN_SIGHT = 6
 """Changed regions that are not folded away."""
 MOST = 300
@@ -94,8 +94,8 @@ def _row(
         "to_colour": after[1],
         "applied": status == "changed" if status else bool(after[0]) and after != before,
         "outcome": OUTCOMES.get(status, "kept"),
-        "answers": _answers(change.get("answers"), first),
-        **{key: printable(change.get(key) or "") for key in ("question", "answer", "reason")},
+        "answers": _answers(change.get("answers"), first, class_names, colours),
+        **{key: _words(change.get(key)) for key in ("question", "answer", "reason")},
     }
 
 
@@ -103,22 +103,32 @@ def _verdict(status: str, before: str, after: str) -> str:
     return f"{before} became {after}" if status == "changed" and after else f"{before}, {OUTCOMES.get(status, 'kept')}"
 
 
-def _answers(value: object, first: int) -> list[dict[str, object]]:
-    """What each view of a region was answered, as far as it is told."""
+def _answers(value: object, first: int, class_names: Sequence[str], colours: Sequence[str]) -> list[dict[str, object]]:
+    """What each view of a region was answered: the class it names, and the words where they are not just its name."""
     views = [view for view in value if isinstance(view, Mapping)] if isinstance(value, (list, tuple)) else []
     shown: list[dict[str, object]] = []
     for view in views[:MOST_VIEWS]:
         frame = view["frame"] if isinstance(view.get("frame"), int) else first
-        notes = [NOTES.get(str(view.get("status")), ""), printable(view.get("reason") or "")]
+        name, colour = _class_of(view.get("to"), class_names, colours)
+        words = _words(view.get("answer"))
+        is_just_the_name = words.strip(" .").casefold() == name.casefold()
         shown.append(
             {
                 "frame": frame,
                 "where": where(frame, frame),
-                "answer": printable(view.get("answer") or ""),
-                "note": ": ".join(filter(None, notes)),
+                "name": name,
+                "colour": colour,
+                "words": "" if name and is_just_the_name else words or ("" if name else "no answer"),
+                "reason": _words(view.get("reason")),
             }
         )
     return shown
+
+
+def _words(value: object) -> str:
+    """Text of somebody else's, on one line and not too long."""
+    text = printable("" if value is None else value)
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
 
 
 def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:

@@ -17,7 +17,7 @@ function chartAxis(values, size) {
 
 function drawChart(box, options, values) {
   charts.get(box)?.destroy();
-  const chart = new uPlot({ width: Math.max(box.clientWidth, 120), legend: { show: false }, padding: [8, 8, 0, 0], ...options }, values, box);
+  const chart = new uPlot({ width: Math.max(box.clientWidth, 120), legend: { show: false }, padding: [8, 18, 0, 0], ...options }, values, box);
   charts.set(box, chart);
   widths.observe(box);
   return chart;

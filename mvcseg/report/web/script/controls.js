@@ -43,6 +43,16 @@ function buildLegendOfMode() {
   byId("classes").hidden = Boolean(colour) || state.maps.length === 0;
   byId("painted").hidden = !colour;
   if (colour) byId("painted").replaceChildren(swatch(`rgb(${colour})`), PAINTED[state.mode]);
+  setOpacity();
+}
+
+// Classes are seen through; marks cover single pixels and are not, but where the reader wants it.
+function setOpacity() {
+  const isMarks = state.mode !== "classes", opacity = state.opacity[isMarks ? "marks" : "classes"];
+  byId("opacity").value = Math.round(100 * opacity);
+  byId("opacity-value").textContent = percent(opacity, 0);
+  byId("panels").classList.toggle("marks", isMarks);
+  state.panels.forEach((panel) => { panel.canvas.style.opacity = opacity; });
 }
 
 function buildMeasures(offered) {

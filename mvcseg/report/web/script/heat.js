@@ -40,7 +40,7 @@ function heatWords(video, map) {
   if (total === 0) return "No pixel flickers in any frame.";
   const most = [...classes].map((number, id) => [number, id]).filter(([number]) => number > 0).sort((a, b) => b[0] - a[0]).slice(0, 3);
   const names = most.map(([number, id]) => `${data.classes[id].name} (${percent(number / total, 0)})`);
-  return `${percent(total / frames / size, 2)} of the pixels flicker in a frame on average, ${percent(ever, 0)} at least once. Most of it to ${names.join(", ")}.`;
+  return `${percent(total / frames / size, 2)} of the pixels flicker in a frame on average, ${percent(ever, 0)} at least once. They turn most often into ${names.join(", ")}.`;
 }
 
 function paintHeat(canvas, video, map, end, picture) {

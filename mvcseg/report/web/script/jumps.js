@@ -15,6 +15,7 @@ async function jump(button) {
   show(at === first ? state.range.from : inside < 0 ? state.images.length - 1 : inside);
   state.cameFrom = button;
   byId("viewer").scrollIntoView({ block: "start" });
+  panel?.figure.scrollIntoView({ block: "nearest" });
   byId("panels").focus({ preventScroll: true });
 }
 

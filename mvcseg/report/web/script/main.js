@@ -10,9 +10,8 @@ function startViewer() {
   byId("next").addEventListener("click", () => step(1));
   byId("play").addEventListener("click", () => play(!state.isPlaying));
   byId("opacity").addEventListener("input", (event) => {
-    state.opacity = Number(event.target.value) / 100;
-    byId("opacity-value").textContent = `${event.target.value}%`;
-    state.panels.forEach((panel) => { panel.canvas.style.opacity = state.opacity; });
+    state.opacity[state.mode === "classes" ? "classes" : "marks"] = Number(event.target.value) / 100;
+    setOpacity();
   });
   byId("viewer").addEventListener("keydown", onKey);
   byId("video")?.addEventListener("change", (event) => start(Number(event.target.value)));

@@ -68,7 +68,7 @@ function shareFlickering(video, maps, map, frame) {
 const MEASURES = {
   errors: { label: "Errors", word: "wrong", share: shareWrong, title: "Wrong pixels, frame by frame", isOffered: (maps) => truthOf(maps) && maps.length > 1 },
   changes: { label: "Changes", word: "changed", share: shareChanged, title: "Pixels of another class than in the picture before", isOffered: (maps) => maps.length > 0 },
-  flicker: { label: "Flicker", word: "flickering", share: shareFlickering, title: "Flicker: pixels that change class although nothing moved there", isOffered: hasBits },
+  flicker: { label: "Flicker", word: "flickering", share: shareFlickering, title: "Flicker: pixels that change class although nothing moved there (lower is steadier)", isOffered: hasBits },
 };
 
 const offeredMeasures = (maps) => Object.keys(MEASURES).filter((name) => MEASURES[name].isOffered(maps));

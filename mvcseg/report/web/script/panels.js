@@ -39,7 +39,7 @@ function buildPanel(video, map, { onPoint, onLeave, onGrow }) {
 }
 
 // Paints a panel at a frame; the picture may still be on its way.
-function drawPanel(panel, video, maps, images, { frame, mode, only, opacity, isQuiet }) {
+function drawPanel(panel, video, maps, images, { frame, mode, only, isQuiet }) {
   const image = images[frame], context = panel.image.getContext("2d");
   const put = () => { if (panel.frame === frame) context.drawImage(image, 0, 0, video.width, video.height); };
   panel.frame = frame;
@@ -47,7 +47,6 @@ function drawPanel(panel, video, maps, images, { frame, mode, only, opacity, isQ
   panel.stats.textContent = "";
   if (panel.map) {
     panel.canvas.getContext("2d").putImageData(paint(video, maps, panel.map, frame, mode, only), 0, 0);
-    panel.canvas.style.opacity = opacity;
     const parts = offeredMeasures(maps).map((name) => [name, sharesOf(video, maps, panel.map, name)[frame]]).filter(([, share]) => share !== null);
     panel.stats.replaceChildren(...parts.flatMap(([name, share], i) => [i ? " · " : "", make(name === mode ? "b" : "span", { textContent: `${percent(share)} ${MEASURES[name].word}` })]));
   }

@@ -3,7 +3,7 @@
 const MOST_PANELS = 8;
 const state = {
   index: -1, video: null, maps: [], images: [], panels: [], timeline: null,
-  frame: 0, mode: "classes", measure: null, opacity: 0.55, only: new Set(), spot: null, region: null, range: null, isPlaying: false,
+  frame: 0, mode: "classes", measure: null, opacity: { classes: 0.55, marks: 1 }, only: new Set(), spot: null, region: null, range: null, isPlaying: false,
 };
 
 function draw() {
