@@ -131,7 +131,7 @@ def test_correction_runs_through_a_local_model(vlm: LocalVLM) -> None:
 
 
 def _outlined(video: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    from mvcseg.vlm.view import outlined_crop
+    from mvcseg.vlm.views import outlined_crop
 
     return outlined_crop(video[0], labels[0] > 0)
 
