@@ -51,11 +51,14 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def frame_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar over the frames of several videos, called with a video's name, its frames done and its frames in all."""
+def frame_progress(unit: str = "frames") -> Iterator[Callable[[str, int, int], None]]:
+    """A bar over the frames of several videos, called with a video's name, its frames done and its frames in all.
+
+    Or over other things than frames, of others than videos.
+    """
     from tqdm import tqdm
 
-    with tqdm(unit=" frames", delay=2, file=sys.stderr, leave=False) as bar:
+    with tqdm(unit=f" {unit}", delay=2, file=sys.stderr, leave=False) as bar:
         finished = 0
         current = ""
 
