@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from mvcseg import __version__
-from mvcseg.errors import ConfigError, MvcsegError, UsageError
+from mvcseg import __version__, argument_types, correct_options
+from mvcseg.errors import MvcsegError, UsageError
 
 DESCRIPTION = """\
 Video semantic segmentation that is right and steady over time.
@@ -110,7 +110,9 @@ def _predict(commands: Commands) -> None:
     )
     _prediction(parser)
     parser.add_argument("--classes", metavar="FILE", help="class names; else the model's, else those of ROOT")
-    parser.add_argument("--shard", type=_shard, metavar="I/N", help="do part I of N of the videos, I from 1 to N")
+    parser.add_argument(
+        "--shard", type=argument_types.shard, metavar="I/N", help="do part I of N of the videos, I from 1 to N"
+    )
     parser.add_argument("--raw-ids", action="store_true", help="write raw ids (0 void, 1..K) instead of 0..K-1")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
@@ -130,7 +132,7 @@ def _run(commands: Commands) -> None:
     )
     _preset(parser)
     _prediction(parser)
-    _vlm(parser, required=False, local=False)
+    _vlm(parser, folders=False)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
 
@@ -156,17 +158,17 @@ def _correct(commands: Commands) -> None:
         "correct",
         "correct",
         "ask a vision-language model which of several look-alike classes a region is",
-        "Sends pictures of the video to the server you name, and nowhere else. The key is read from\n"
-        "OPENAI_API_KEY only. Answers are kept in OUT/.answers: a stopped run asks nothing twice.\n\n"
-        "  mvcseg correct clip.mp4 masks --vlm http://localhost:8000/v1 --model llava --out corrected\n"
-        "  mvcseg correct clip.mp4 masks --dry-run --out corrected",
+        "Sends pictures of the video to the server you name, and nowhere else. The key is read\n"
+        "from OPENAI_API_KEY only. --dry-run tells the bill first. Answers are kept in OUT/.answers:\n"
+        "a run that was stopped asks nothing twice when the same command is given again.\n\n"
+        "  mvcseg correct clip.mp4 masks --dry-run --out corrected\n"
+        "  mvcseg correct clip.mp4 masks --vlm http://localhost:8000/v1 --model llava --out corrected",
     )
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
     parser.add_argument("prediction", metavar="PRED", help="folder of label maps, or one that holds <video name>/")
-    _vlm(parser, required=True, local=True)
+    _vlm(parser, folders=True)
+    correct_options.add(parser)
     parser.add_argument("--classes", metavar="FILE", help=_CLASSES)
-    parser.add_argument("--dry-run", action="store_true", help="print what would be asked, ask nothing")
-    parser.add_argument("--max-questions", type=_count, metavar="N", help="ask at most N, about the largest regions")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the corrected label maps")
 
 
@@ -302,66 +304,38 @@ def _preset(parser: argparse.ArgumentParser) -> None:
 
 def _prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tta", action="store_true", help="vote over scales 0.9 to 1.2, each also mirrored")
-    parser.add_argument("--scales", type=_scales, metavar="S,S...", help="scales of --tta (default: 0.9,1.0,1.1,1.2)")
+    parser.add_argument(
+        "--scales", type=argument_types.scales, metavar="S,S...", help="scales of --tta (default: 0.9,1.0,1.1,1.2)"
+    )
     parser.add_argument("--no-flip", dest="flip", action="store_false", help="no mirrored views in --tta")
     parser.add_argument(
         "--short-side",
-        type=_short_side,
+        type=argument_types.short_side,
         default="model",
         metavar="N|native",
         help="shorter side in pixels that the model sees (default: the published test size of a preset, 720 and the "
         "longer side at most 1333; else native)",
     )
     parser.add_argument(
-        "--clip-length", type=_positive, default=8, metavar="N", help="frames at once (default: %(default)s)"
+        "--clip-length",
+        type=argument_types.positive,
+        default=8,
+        metavar="N",
+        help="frames at once (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
 
 
-def _vlm(parser: argparse.ArgumentParser, *, required: bool, local: bool) -> None:
+def _vlm(parser: argparse.ArgumentParser, *, folders: bool) -> None:
     backend = parser.add_mutually_exclusive_group()
     backend.add_argument("--vlm", metavar="URL", help="OpenAI-compatible server, up to and including /v1")
-    if local:
+    if folders:
         backend.add_argument("--local", metavar="DIR", help="folder of an image-text model for transformers")
+        backend.add_argument("--zero-shot", metavar="DIR", help="folder of a CLIP or SigLIP model")
     backend.add_argument("--answers", metavar="F", help="recorded answers (JSON), such as an earlier changes.json")
     parser.add_argument("--model", metavar="NAME", help="the server's name for the model, with --vlm")
     parser.add_argument("--groups", metavar="F", help="look-alike classes (YAML); VSPW's by default")
-    parser.set_defaults(vlm_required=required, local=None)
-
-
-def _positive(text: str) -> int:
-    return _at_least(1, text)
-
-
-def _count(text: str) -> int:
-    return _at_least(0, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
-        raise argparse.ArgumentTypeError(f"expected a number of at least {least}, got {text}")
-    return int(text)
-
-
-def _scales(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(scale) for scale in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas between, such as 1.0,1.1, got {text}") from None
-
-
-def _shard(text: str) -> str:
-    from mvcseg.prediction import shard
-
-    try:
-        shard([], text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def _short_side(text: str) -> int | str:
-    return text if text in ("native", "model") else _positive(text)
+    parser.set_defaults(local=None, zero_shot=None)
 
 
 def _failed(options: argparse.Namespace, message: str) -> int:

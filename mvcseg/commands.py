@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,19 +16,26 @@ import torch
 from torch import Tensor
 
 from mvcseg import data, loading, vlm
+from mvcseg.correct_command import CHANGES_FILE
+from mvcseg.correct_command import correct as correct
 from mvcseg.data.class_list import class_names_of, read_class_list
 from mvcseg.data.files import shown, write_aside, write_json
-from mvcseg.data.label_maps import CLASSES_FILE
-from mvcseg.data.vspw_classes import VSPW_CLASSES
-from mvcseg.errors import ConfigError, DataError, UsageError
+from mvcseg.errors import ConfigError, UsageError
 from mvcseg.eval_command import evaluate as evaluate
+from mvcseg.label_folders import folder_for_labels, made_folder, names_of_classes, predicted_labels, write_labels
 from mvcseg.option_checks import check_predict, views_of
 from mvcseg.progress import frame_progress, progress_bar, watched_frames
 from mvcseg.segmenter import Video
 from mvcseg.train_command import train as train
-
-CHANGES_FILE = "changes.json"
-"""Record of a correction, beside the label maps' folder."""
+from mvcseg.vlm_options import (
+    ANSWERS_FOLDER,
+    backend_of,
+    check_backend,
+    groups_of,
+    has_backend,
+    kept_answers,
+    prompt_of,
+)
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -91,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
     from mvcseg.report import PageVideo, write_page
     from mvcseg.tta import scaled_views
 
-    _check_backend(options)
+    check_backend(options)
     views = views_of(options)
     if len(set(options.checkpoint)) != len(options.checkpoint):
         raise UsageError("run: expected different --checkpoint files, got one twice")
@@ -108,8 +114,8 @@ def run(options: argparse.Namespace) -> None:
             "checkpoint: the models are tested at different sizes; --short-side N|native sets one for all"
         )
     short_side, long_side = test_sizes.pop()
-    out = _new_folder(options.out)
-    is_asked = options.vlm is not None or options.answers is not None
+    out = made_folder(options.out)
+    is_asked = has_backend(options)
     with watched_frames(video) as watched:
         result = run_video(
             watched,
@@ -118,12 +124,13 @@ def run(options: argparse.Namespace) -> None:
             clip_length=options.clip_length,
             views=scaled_views(video.size, views, short_side=short_side, long_side=long_side),
             flow=FarnebackFlow() if len(loaded) > 1 else None,
-            vlm=_backend(options, out) if is_asked else None,
-            groups=_groups(options, class_names) if is_asked else (),
+            vlm=kept_answers(backend_of(options, device=device), out / ANSWERS_FOLDER) if is_asked else None,
+            groups=groups_of(options, class_names) if is_asked else (),
             class_names=class_names,
+            prompt=prompt_of(None, view="outline"),
         )
     colours = data.class_colours(class_names)
-    _write_labels(out, video, result.labels, class_names)
+    write_labels(out, video, result.labels, class_names=class_names)
     write_json(out / "choice.json", {"name": result.choice.name, "scores": result.choice.scores})
     vlm.write_changes(out / CHANGES_FILE, result.changes)
     fps = video.fps or 15.0
@@ -158,12 +165,12 @@ def select(options: argparse.Namespace) -> None:
     if len(set(options.predictions)) != len(options.predictions):
         raise UsageError("select: expected different PRED folders, got one twice")
     video = data.open_video(options.video)
-    folders = {name: _label_folder(name, video) for name in options.predictions}
-    class_names = _class_names(options)
+    folders = {name: predicted_labels(name, video) for name in options.predictions}
+    class_names = names_of_classes(options.predictions, classes=options.classes)
     with watched_frames(video) as watched:
         chosen = select_model(watched, folders, num_classes=len(class_names), flow=FarnebackFlow())
     source = folders[chosen.name].folder
-    target = _labels_folder(options.out, video)
+    target = folder_for_labels(options.out, video)
     for name in video.frame_names:
         with write_aside(target / f"{name}.png") as aside:
             shutil.copyfile(source / f"{name}.png", aside)
@@ -174,43 +181,6 @@ def select(options: argparse.Namespace) -> None:
         return
     for name, score in chosen.scores.items():
         print(f"{score:.6f}  {shown(name)}{'  <- chosen' if name == chosen.name else ''}")
-
-
-def correct(options: argparse.Namespace) -> None:
-    """``mvcseg correct``."""
-    _check_backend(options)
-    if not options.dry_run and options.vlm is None and options.local is None and options.answers is None:
-        raise UsageError("correct: expected one of --vlm URL --model NAME, --local DIR, --answers F or --dry-run")
-    video = data.open_video(options.video)
-    labels = _label_folder(options.prediction, video)
-    class_names = _class_names(options)
-    groups = _groups(options, class_names)
-    if options.dry_run:
-        plan = vlm.plan_questions(video, labels, groups=groups, class_names=class_names)
-        asked = plan.questions[: options.max_questions]
-        print(f"{_counted(len(asked), 'question')}, one image each; regions too small to ask about: {plan.too_small}")
-        for question in asked:
-            first, last = question.tube.frames
-            print(f"frames {first}-{last}, box {question.tube.box}: {question.text}")
-        return
-    out = _new_folder(options.out)
-    with progress_bar("questions") as progress:
-        correction = vlm.correct_labels(
-            video,
-            labels,
-            vlm=_backend(options, out),
-            groups=groups,
-            class_names=class_names,
-            max_questions=options.max_questions,
-            progress=progress,
-        )
-    _write_labels(out, video, correction.labels, class_names)
-    vlm.write_changes(out / CHANGES_FILE, correction.changes)
-    for change in correction.changes:
-        told = f"{change.from_name} -> {change.to_name}" if change.to_name else change.from_name
-        reason = f" ({change.reason})" if change.reason else ""
-        print(f"{change.status}: frames {change.frames[0]}-{change.frames[1]}, {told}{reason}")
-    print(f"{correction.count('changed')} of {_counted(len(correction.changes), 'region')} changed: {shown(out)}")
 
 
 def report(options: argparse.Namespace) -> None:
@@ -292,85 +262,6 @@ def _videos_of(options: argparse.Namespace) -> Iterator[list[Any]]:
             yield [video]
     else:
         yield [data.open_video(options.video)]
-
-
-def _label_folder(prediction: str, video: Any) -> data.LabelFolder:
-    """Label maps of a video, from a folder of them or one that holds a folder of the video's name."""
-    folder = Path(prediction)
-    own = folder / video.name
-    return data.LabelFolder(own if own.is_dir() else folder, frame_names=video.frame_names)
-
-
-def _class_names(options: argparse.Namespace) -> tuple[str, ...]:
-    """Class names from --classes, else beside the predictions, else VSPW's."""
-    predictions = getattr(options, "predictions", None) or [options.prediction]
-    if options.classes is not None:
-        return read_class_list(options.classes)
-    lists: dict[Path, tuple[str, ...]] = {}
-    for prediction in predictions:
-        for path in (Path(prediction, CLASSES_FILE), Path(prediction).parent / CLASSES_FILE):
-            if path.is_file():
-                lists[path] = tuple(data.read_classes(path))
-                break
-    for path, names in lists.items():
-        first, expected = next(iter(lists.items()))
-        if names != expected:
-            raise ConfigError(
-                f"predictions: {shown(path)} lists other classes than {shown(first)}; --classes FILE names them for all"
-            )
-    return next(iter(lists.values()), VSPW_CLASSES)
-
-
-def _groups(options: argparse.Namespace, class_names: Sequence[str]) -> Sequence[vlm.Group]:
-    if options.groups is not None:
-        return vlm.read_groups(options.groups, class_names=class_names)
-    if tuple(class_names) != VSPW_CLASSES:
-        raise ConfigError("groups: the classes are not VSPW's, so name the look-alike ones with --groups F")
-    return vlm.VSPW_GROUPS
-
-
-def _check_backend(options: argparse.Namespace) -> None:
-    if (options.vlm is None) != (options.model is None):
-        raise UsageError("--vlm URL and --model NAME go together")
-    # transformers takes what is no folder for a name on a hub, and asks there
-    if options.local is not None and not Path(options.local).is_dir():
-        raise DataError(f"{shown(options.local)}: expected a folder of an image-text model, got none")
-
-
-def _backend(options: argparse.Namespace, out: Path) -> vlm.VLM:
-    if options.answers is not None:
-        return vlm.ReplayVLM(options.answers)
-    asked = vlm.LocalVLM(options.local) if options.local else vlm.OpenAIVLM(base_url=options.vlm, model=options.model)
-    return vlm.CachedVLM(asked, out / ".answers")
-
-
-def _new_folder(path: str | os.PathLike[str]) -> Path:
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{shown(folder)}: cannot be made ({error.strerror or error})") from error
-    return folder
-
-
-def _labels_folder(out: str | os.PathLike[str], video: Any) -> Path:
-    """The folder for a video's label maps; one that holds others than its own is refused."""
-    folder = _new_folder(Path(out, video.name))
-    extra = sorted({path.stem for path in folder.glob("*.png")}.difference(video.frame_names))
-    if extra:
-        raise DataError(
-            f"{shown(folder)}: holds {len(extra)} label maps that are no frame of this video, first "
-            f"{shown(extra[0])}.png; remove them or choose another output folder"
-        )
-    return folder
-
-
-def _write_labels(out: Path, video: Any, labels: Tensor, class_names: Sequence[str]) -> None:
-    colours = data.class_colours(class_names)
-    folder = _labels_folder(out, video)
-    for name, label_map in zip(video.frame_names, labels, strict=True):
-        data.write_label_map(folder / f"{name}.png", label_map.cpu(), colours=colours)
-    data.write_classes(out, class_names, colours)
 
 
 def _overlays(video: Video, labels: Tensor, colours: np.ndarray[Any, np.dtype[np.uint8]]) -> Iterator[Tensor]:

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from mvcseg.ensemble.flow_ssim import Selection, select_model
 from mvcseg.errors import ConfigError
-from mvcseg.flow import FlowEstimator
+from mvcseg.flow import FarnebackFlow, FlowEstimator
 from mvcseg.inference import gather_clips, iter_labels
 from mvcseg.segmenter import Segmenter, Video, check_video
 from mvcseg.shapes import check_num_classes, check_positive
 from mvcseg.tta import View, iter_vote_labels
-from mvcseg.vlm import VLM, Change, Group, correct_labels
+from mvcseg.vlm import REPORT_PROMPT, VLM, Change, Group, correct_labels
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def run_video(
     vlm: VLM | None = None,
     groups: Sequence[Group] = (),
     class_names: Sequence[str] = (),
+    prompt: str = REPORT_PROMPT,
 ) -> PipelineResult:
     """Labels of a video by every step of the report that is asked for.
 
@@ -60,10 +61,12 @@ def run_video(
         clip_length: most frames at once.
         views: views to vote over (Eq. 8), such as ``multiscale_flip()``; None predicts once.
         flow: estimates motion for choosing between segmenters (Eq. 5-7); needed where there are several.
+            What the VLM is asked about is followed by the same, or by ``FarnebackFlow()`` where None is given.
         vlm: asked about look-alike classes; None leaves the labels as they are. A failing VLM changes nothing
             and is recorded.
         groups: classes that look alike; needed with ``vlm``.
         class_names: K names; needed with ``vlm``.
+        prompt: the question that ``vlm`` is asked, as in `correct_labels`.
 
     Returns:
         The labels, the choice and the record of questions.
@@ -102,7 +105,15 @@ def run_video(
     labels, changes = candidates[choice.name], ()
 
     if vlm is not None:
-        correction = correct_labels(video, labels, vlm=vlm, groups=groups, class_names=class_names)
+        correction = correct_labels(
+            video,
+            labels,
+            vlm=vlm,
+            groups=groups,
+            class_names=class_names,
+            flow=FarnebackFlow() if flow is None else flow,
+            prompt=prompt,
+        )
         return PipelineResult(correction.labels.long(), choice, correction.changes)
     return PipelineResult(labels.long(), choice, changes)
 

@@ -204,7 +204,7 @@ def test_correct_asks_applies_and_records(inside: Path, capsys: pytest.CaptureFi
     )
     capsys.readouterr()
     run("correct in/set/data/pan masks --groups groups.json --dry-run --out corrected")
-    assert "Is the water in the image a river, lake?" in output(capsys)
+    assert "Is the water inside the magenta outline a river, lake?" in " ".join(output(capsys).split())
     assert not Path("corrected").exists()
     run("correct in/set/data/pan masks --groups groups.json --answers answers.json --out corrected")
     assert "changed" in output(capsys)

@@ -2,7 +2,7 @@
 
 from mvcseg.vlm.cache import CachedVLM
 from mvcseg.vlm.changes import Change, ViewAnswer, read_changes, write_changes
-from mvcseg.vlm.client import VLM, ReplayVLM, images_digest
+from mvcseg.vlm.client import VLM, ReplayVLM, images_digest, most_views
 from mvcseg.vlm.compare import Compared, Comparison, Price, compare_vlms
 from mvcseg.vlm.confusion import confusion_groups, confusion_shares
 from mvcseg.vlm.correct import Correction, correct_labels
@@ -45,6 +45,7 @@ __all__ = [
     "correct_labels",
     "estimate_tokens",
     "images_digest",
+    "most_views",
     "parse_answer",
     "plan_questions",
     "question_images",

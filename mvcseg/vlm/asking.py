@@ -27,9 +27,51 @@ from mvcseg.vlm.secrecy import api_key, without_key
 
 ImageOf: TypeAlias = Callable[[Question, int], Tensor]
 """The picture of a question in a frame."""
-_LONGEST_REASON = 300
 _LEAST_IN_A_ROW = 3
+_LONGEST_REASON = 300
 _GRACE = 5.0
+
+
+class Patience:
+    """How many calls in a row found nobody to ask, over all threads; and the word to stop.
+
+    Nobody is there to ask where a call ends with `VLMUnavailableError`, or Python's ``ConnectionError`` or
+    ``TimeoutError``. Three calls in a row are enough, or twice ``concurrency`` if that is more.
+
+    Args:
+        concurrency: how many calls one short outage fails at once.
+
+    Attributes:
+        stopped: why no more is asked; empty as long as more is.
+    """
+
+    def __init__(self, *, concurrency: int = 1) -> None:
+        self._limit = max(_LEAST_IN_A_ROW, 2 * concurrency)
+        self._lock = threading.Lock()
+        self._in_a_row = 0
+        self._was_heard = False
+        self._last = ""
+        self.stopped = ""
+
+    @property
+    def unavailable(self) -> str:
+        """Why nobody could be asked, where that holds for every call made; else empty."""
+        return "" if self._was_heard else self._last
+
+    def note(self, error: Exception | None) -> None:
+        """Say how a call ended."""
+        with self._lock:
+            if not isinstance(error, (VLMUnavailableError, ConnectionError, TimeoutError)):
+                self._was_heard, self._in_a_row = True, 0
+                return
+            self._last = _told(error)
+            self._in_a_row += 1
+            if self._in_a_row >= self._limit and not self.stopped:
+                self.stopped = f"not asked: {self._limit} calls in a row found nobody to ask: {self._last}"
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self.stopped = self.stopped or "not asked: interrupted"
 
 
 def ask(
@@ -40,11 +82,11 @@ def ask(
     class_names: Sequence[str],
     agreement: float = 1.0,
     concurrency: int = 1,
+    until: Patience | None = None,
 ) -> Iterator[tuple[int, Change]]:
     """Ask about tubes and yield, as they come, the position of each question and what came of it.
 
-    No failure of the model ends it. After ``max(3, 2 * concurrency)`` calls in a row that found nobody to ask
-    (`VLMUnavailableError`, Python's ``ConnectionError`` and ``TimeoutError``) the rest is recorded as skipped.
+    No failure of the model ends it; what is left when ``until`` has had enough is recorded as skipped.
 
     Args:
         questions: what to ask.
@@ -53,8 +95,9 @@ def ask(
         class_names: name of every class, for the records.
         agreement: share of a tube's views that must name one class, in ``(0, 1]``.
         concurrency: tubes asked about at once, each with at most one image in memory.
+        until: has had enough after some calls that found nobody; a fresh one by default.
     """
-    patience = _Patience(max(_LEAST_IN_A_ROW, 2 * concurrency))
+    patience = Patience(concurrency=concurrency) if until is None else until
     lock = threading.Lock()
 
     def locked_image(question: Question, frame: int) -> Tensor:
@@ -70,26 +113,6 @@ def ask(
         yield from _in_threads(work, questions, count=concurrency, until=patience)
 
 
-class _Patience:
-    """How many calls in a row found nobody to ask, over all threads; and the word to stop."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._in_a_row = 0
-        self.stopped = ""
-
-    def note(self, error: Exception | None) -> None:
-        with self._lock:
-            is_hopeless = isinstance(error, (VLMUnavailableError, ConnectionError, TimeoutError))
-            self._in_a_row = self._in_a_row + 1 if is_hopeless else 0
-            if self._in_a_row >= self._limit and not self.stopped:
-                self.stopped = f"not asked: {self._limit} calls in a row found nobody to ask: {_told(error)}"
-
-    def stop(self) -> None:
-        self.stopped = self.stopped or "not asked: interrupted"
-
-
 def skipped(question: Question, class_names: Sequence[str], *, reason: str) -> Change:
     """The record of a question that was not asked."""
     return _record(question, class_names, status="skipped", reason=reason)
@@ -102,7 +125,7 @@ def _decided(
     vlm: VLM,
     class_names: Sequence[str],
     agreement: float,
-    until: _Patience,
+    until: Patience,
 ) -> Change:
     answers: list[ViewAnswer] = []
     failures = unasked = 0
@@ -132,7 +155,7 @@ def _asked(
     vlm: VLM,
     class_names: Sequence[str],
     known: Set[str],
-    until: _Patience,
+    until: Patience,
 ) -> ViewAnswer | None:
     """What the model said about one view; None for a picture that is known, which would be paid for again."""
     image = image_of(question, frame)
@@ -251,7 +274,7 @@ def _record(
 
 
 def _in_threads(
-    work: Callable[[Question], Change], questions: Sequence[Question], *, count: int, until: _Patience
+    work: Callable[[Question], Change], questions: Sequence[Question], *, count: int, until: Patience
 ) -> Iterator[tuple[int, Change]]:
     """The work of several threads, as it is done. An exception of any of them ends all.
 
@@ -289,9 +312,8 @@ def _in_threads(
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _told(error: Exception | None) -> str:
-    is_ours = isinstance(error, VLMAnswerError) or error is None
-    return _one_line(str(error) if is_ours else f"{type(error).__name__}: {error}")
+def _told(error: Exception) -> str:
+    return _one_line(str(error) if isinstance(error, VLMAnswerError) else f"{type(error).__name__}: {error}")
 
 
 def _one_line(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from mvcseg.data.files import read_json, shown, write_json
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.vlm.client import VLM, images_digest
+from mvcseg.vlm.usage import Usage
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
@@ -28,7 +30,10 @@ class CachedVLM:
     Args:
         vlm: who is asked where no answer is kept.
         folder: made if missing.
-        identity: who that is, in words; by default ``vlm.identity``, which `OpenAIVLM` and `LocalVLM` have.
+        identity: who that is, in words; by default ``vlm.identity``, which every backend here has.
+
+    Attributes:
+        found: how many questions were answered from the folder.
 
     Raises:
         ConfigError: the identity is neither given nor known.
@@ -43,6 +48,8 @@ class CachedVLM:
         self._folder = Path(folder)
         self.identity = known
         self.most_views: int | None = getattr(vlm, "most_views", None)
+        self.found = 0
+        self._lock = threading.Lock()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -52,6 +59,8 @@ class CachedVLM:
         """The kept answer, or the model's, which is then kept."""
         answer = self.kept(images, prompt, choices=choices)
         if answer is not None:
+            with self._lock:
+                self.found += 1
             return answer
         answer = self._vlm(images, prompt, choices=choices)
         if not isinstance(answer, str):
@@ -64,6 +73,12 @@ class CachedVLM:
             # The answer is worth more than its copy: a full disk must not cost it.
             _LOG.warning("answer not kept: %s", error)
         return answer
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the model's answers cost so far, where it says."""
+        usage: Usage | None = getattr(self._vlm, "usage", None)
+        return usage
 
     def kept(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str | None:
         """The answer kept on disk, or None."""

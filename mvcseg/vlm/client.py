@@ -150,6 +150,12 @@ class ReplayVLM:
                 self._in_order.setdefault(question, []).append(answer)
 
 
+def most_views(vlm: VLM, views: int) -> int:
+    """How many views of a thing to ask a model about: so many, or fewer where its ``most_views`` says so."""
+    most: int | None = getattr(vlm, "most_views", None)
+    return views if most is None else min(views, most)
+
+
 def images_digest(images: Sequence[Tensor]) -> str:
     """SHA-256, in hexadecimal, of the sizes and pixels of uint8 ``(3, H, W)`` images, in order.
 

@@ -17,9 +17,9 @@ from mvcseg.errors import ConfigError
 from mvcseg.flow import FarnebackFlow, FlowEstimator
 from mvcseg.segmenter import Video
 from mvcseg.shapes import check_positive
-from mvcseg.vlm.asking import ask, skipped
+from mvcseg.vlm.asking import Patience, ask, skipped
 from mvcseg.vlm.changes import Change, Status
-from mvcseg.vlm.client import VLM
+from mvcseg.vlm.client import VLM, most_views
 from mvcseg.vlm.groups import Group, asked_by
 from mvcseg.vlm.prompt import REPORT_PROMPT
 from mvcseg.vlm.questions import Question, plan_questions, view_image
@@ -34,10 +34,12 @@ class Correction:
     Attributes:
         labels: ``(T, H, W)``, the dtype and device of the labels given.
         changes: one record a tube, largest first, whatever came of it.
+        unavailable: where every call found nobody to ask, why; empty where one was heard, or none was made.
     """
 
     labels: Tensor
     changes: tuple[Change, ...]
+    unavailable: str = ""
 
     def count(self, status: Status) -> int:
         """How many records have this status."""
@@ -65,7 +67,9 @@ def correct_labels(
 
     A tube is asked about in several views, one call and one image each; it becomes one class only where enough of
     them name the same one clearly (`parse_answer`). Views that disagree, an unclear answer, or none, leave it
-    as it was and the record says why; no failure of the model ends the run. A first view that confirms the class the
+    as it was and the record says why; no failure of the model ends the run, but after three calls in a row (twice
+    ``concurrency`` if that is more) that found nobody to ask (`VLMUnavailableError`, ``ConnectionError``,
+    ``TimeoutError``) the rest is skipped. A first view that confirms the class the
     whole tube has ends its questions. No pixel is asked about twice: a class of two groups is asked about by the first.
 
     Args:
@@ -117,7 +121,7 @@ def correct_labels(
         class_names=class_names,
         flow=flow,
         min_area=min_area,
-        views=min(views, getattr(vlm, "most_views", None) or views),
+        views=most_views(vlm, views),
         view=view,
         prompt=prompt,
         max_questions=max_questions,
@@ -128,8 +132,15 @@ def correct_labels(
         return view_image(video, labels, question.tube, frame, classes=classes, view=view)
 
     done: dict[int, Change] = {}
+    patience = Patience(concurrency=concurrency)
     for position, change in ask(
-        plan.questions, image_of, vlm=vlm, class_names=class_names, agreement=agreement, concurrency=concurrency
+        plan.questions,
+        image_of,
+        vlm=vlm,
+        class_names=class_names,
+        until=patience,
+        agreement=agreement,
+        concurrency=concurrency,
     ):
         done[position] = change
         if progress is not None:
@@ -137,7 +148,8 @@ def correct_labels(
     results = [(question, done[position]) for position, question in enumerate(plan.questions)]
     reason = f"not asked: max_questions is {max_questions}"
     changes = [*(change for _, change in results), *(skipped(q, class_names, reason=reason) for q in plan.skipped)]
-    return Correction(labels=_painted(labels, results, classes=classes), changes=tuple(changes))
+    corrected = _painted(labels, results, classes=classes)
+    return Correction(labels=corrected, changes=tuple(changes), unavailable=patience.unavailable)
 
 
 def _painted(labels: Video, results: Sequence[tuple[Question, Change]], *, classes: dict[int, int]) -> Tensor:

@@ -1,0 +1,155 @@
+"""What ``mvcseg correct`` does with its arguments: the bill before, the questions, the summary after."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from mvcseg import data, vlm
+from mvcseg.data.files import shown
+from mvcseg.errors import UsageError, VLMUnavailableError
+from mvcseg.flow import FarnebackFlow
+from mvcseg.label_folders import folder_for_labels, made_folder, names_of_classes, predicted_labels, write_labels
+from mvcseg.loading import choose_device
+from mvcseg.progress import progress_bar
+from mvcseg.vlm.changes import Status
+from mvcseg.vlm_options import (
+    ANSWERS_FOLDER,
+    backend_of,
+    check_backend,
+    groups_of,
+    has_backend,
+    kept_answers,
+    prompt_of,
+)
+
+CHANGES_FILE = "changes.json"
+"""Record of a correction, beside the label maps' folder."""
+_WIDTH = 80
+_MOST_LINES = 40
+
+
+def correct(options: argparse.Namespace) -> None:
+    """``mvcseg correct``."""
+    check_backend(options)
+    if not options.dry_run and not has_backend(options):
+        raise UsageError(
+            "correct: expected one of --vlm URL --model NAME, --local DIR, --zero-shot DIR, --answers F or --dry-run"
+        )
+    video = data.open_video(options.video)
+    labels = predicted_labels(options.prediction, video)
+    class_names = names_of_classes([options.prediction], classes=options.classes)
+    asked: dict[str, Any] = {
+        "groups": groups_of(options, class_names),
+        "class_names": class_names,
+        "flow": FarnebackFlow() if options.flow == "farneback" else None,
+        "min_area": options.min_area,
+        "views": options.views,
+        "view": options.view,
+        "prompt": prompt_of(options.prompt, view=options.view),
+        "max_questions": options.max_questions,
+    }
+    if options.dry_run:
+        if options.answers is not None:
+            asked["views"] = vlm.most_views(vlm.ReplayVLM(options.answers), options.views)
+        _print_plan(vlm.plan_questions(video, labels, **asked), options)
+        return
+    out = made_folder(options.out)
+    folder_for_labels(out, video)  # refused before anything is paid for
+    backend = backend_of(options, device=choose_device(options.device))
+    answering = kept_answers(backend, options.cache or out / ANSWERS_FOLDER)
+    with progress_bar("regions") as progress:
+        correction = vlm.correct_labels(
+            video,
+            labels,
+            vlm=answering,
+            agreement=options.agreement,
+            concurrency=options.concurrency,
+            progress=progress,
+            **asked,
+        )
+    vlm.write_changes(out / CHANGES_FILE, correction.changes)
+    if not correction.unavailable:
+        write_labels(out, video, correction.labels, class_names=class_names)
+    _print_result(correction, answering, options)
+    if correction.unavailable:
+        raise VLMUnavailableError(
+            f"nothing could be asked, no label map is written: {correction.unavailable}; "
+            f"{shown(out / CHANGES_FILE)} holds the log"
+        )
+
+
+def _print_plan(plan: vlm.Plan, options: argparse.Namespace) -> None:
+    print(
+        f"at most {_counted(plan.count, 'question')}, one image each, about {_counted(len(plan.questions), 'region')}"
+    )
+    print(f"about {plan.prompt_tokens:,} tokens of questions and images, {plan.completion_tokens:,} of answers")
+    cost = _cost(plan.prompt_tokens, plan.completion_tokens, options)
+    if cost:
+        print(f"cost at most about {cost}, at the prices given")
+    if plan.too_small:
+        print(f"left alone as smaller than --min-area: {_counted(plan.too_small, 'region')}")
+    if plan.skipped:
+        print(f"left out by --max-questions: {_counted(len(plan.skipped), 'region')}")
+    for question in plan.questions:
+        first, last = question.tube.frames
+        box = " ".join(map(str, question.tube.box))
+        shown_in = ", ".join(map(str, question.frames))
+        _print_wrapped(f"frames {first}-{last}, box {box}, shown in {shown_in}: {question.text}")
+
+
+def _print_result(correction: vlm.Correction, answering: vlm.VLM, options: argparse.Namespace) -> None:
+    lines = list(_lines(correction.changes))
+    for line in lines[:_MOST_LINES]:
+        _print_wrapped(line)
+    if len(lines) > _MOST_LINES:
+        print(f"... and {len(lines) - _MOST_LINES} more in {CHANGES_FILE}")
+    counts = ", ".join(f"{number} {status}" for status in get_args(Status) if (number := correction.count(status)))
+    print(f"{_counted(len(correction.changes), 'region')}{': ' if counts else ''}{counts}")
+    asked = sum(len(change.answers) for change in correction.changes)
+    if isinstance(answering, vlm.CachedVLM) and answering.found:
+        print(f"{_counted(asked, 'question')}, {answering.found} of them answered in an earlier run")
+    else:
+        print(_counted(asked, "question"))
+    usage = getattr(answering, "usage", None)
+    if isinstance(usage, vlm.Usage) and usage.requests:
+        cost = _cost(usage.prompt_tokens, usage.completion_tokens, options)
+        unknown = f"; {_counted(usage.unreported, 'answer')} did not say" if usage.unreported else ""
+        print(
+            f"tokens by the server's count: {usage.prompt_tokens:,} in, {usage.completion_tokens:,} out{unknown}"
+            f"{f'; cost about {cost}' if cost else ''}"
+        )
+    if not correction.unavailable:
+        print(shown(options.out))
+
+
+def _lines(changes: Sequence[vlm.Change]) -> Iterator[str]:
+    """A line for each region that was changed or not decided, and one for all that were not asked about."""
+    for change in changes:
+        first, last = change.frames
+        where = f"frames {first}-{last}, {change.from_name}"
+        if change.status == "changed":
+            yield f"changed: {where} -> {change.to_name}"
+        elif change.status in ("unclear", "failed"):
+            yield f"{change.status}: {where} ({change.reason})"
+    for reason in dict.fromkeys(change.reason for change in changes if change.status == "skipped"):
+        count = sum(change.status == "skipped" and change.reason == reason for change in changes)
+        yield f"skipped: {_counted(count, 'region')} ({reason})"
+
+
+def _cost(prompt_tokens: int, completion_tokens: int, options: argparse.Namespace) -> str:
+    """The money that tokens cost, as a text; empty where no price is given."""
+    if options.price_input is None and options.price_output is None:
+        return ""
+    millions = prompt_tokens * (options.price_input or 0) + completion_tokens * (options.price_output or 0)
+    return f"{millions / 1e6:.2f}" if millions >= 1e6 else f"{millions / 1e6:.4f}"
+
+
+def _print_wrapped(text: str) -> None:
+    print(textwrap.fill(shown(text), width=_WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
