@@ -19,8 +19,9 @@ from torch import Tensor
 from mvcseg.errors import ConfigError
 from mvcseg.flow import FarnebackFlow, FlowEstimator
 from mvcseg.segmenter import Video
+from mvcseg.shapes import check_positive
 from mvcseg.vlm.agreement import Agreement, agreement_between
-from mvcseg.vlm.asking import ask
+from mvcseg.vlm.asking import Patience, ask
 from mvcseg.vlm.cache import CachedVLM
 from mvcseg.vlm.changes import Change
 from mvcseg.vlm.client import VLM, ReplayVLM
@@ -74,6 +75,7 @@ class Compared:
         usage: tokens of these as the model reported them; None where it reports none.
         cost: of these tokens; None without a price or without tokens.
         trouble: why the first question that got no answer got none; empty where all did.
+        is_unavailable: whether every call found nobody to ask.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Compared:
     usage: Usage | None
     cost: float | None
     trouble: str
+    is_unavailable: bool
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,7 @@ def compare_vlms(
         raise ConfigError(f"prices: expected names of vlms, got {min(set(priced) - set(vlms))!r}")
     if not 0 < agreement <= 1:
         raise ConfigError(f"agreement: expected a share of the views in (0, 1], got {agreement}")
+    check_positive(concurrency=concurrency)
     plan = plan_questions(
         video,
         labels,
@@ -223,14 +227,16 @@ def compare_vlms(
         return view_image(video, labels, question.tube, frame, classes=classes, view=view)
 
     models = []
-    for name, vlm in vlms.items():
-        metered = _Metered(vlm)
+    for name in vlms:  # looked up one after the other, so that a mapping may open each when its turn comes
+        metered = _Metered(vlms[name])
+        patience = Patience(concurrency=concurrency)
         done: dict[int, Change] = {}
         for position, change in ask(
             plan.questions,
             image_of,
             vlm=_kept_in(cache, name, metered),
             class_names=class_names,
+            until=patience,
             agreement=agreement,
             concurrency=concurrency,
         ):
@@ -238,7 +244,9 @@ def compare_vlms(
             if progress is not None:
                 progress(name, len(done), len(plan.questions))
         changes = tuple(done[position] for position in range(len(plan.questions)))
-        models.append(_compared(name, plan, changes, truths=found, metered=metered, price=priced.get(name)))
+        meter = _Meter(metered.calls, metered.seconds, metered.usage(), patience.unavailable)
+        del metered  # and the model with it, before the next is opened
+        models.append(_compared(name, plan, changes, truths=found, meter=meter, price=priced.get(name)))
     return Comparison(
         plan=plan,
         truths=_true_classes(plan, found),
@@ -246,6 +254,16 @@ def compare_vlms(
         models=tuple(models),
         pairs=tuple(_pair(plan, one, other) for one, other in combinations(models, 2)),
     )
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """What was measured of one model."""
+
+    calls: int
+    seconds: float
+    usage: Usage | None
+    unavailable: str
 
 
 class _Metered:
@@ -295,7 +313,7 @@ def _compared(
     changes: tuple[Change, ...],
     *,
     truths: Sequence[TubeTruth] | None,
-    metered: _Metered,
+    meter: _Meter,
     price: Price | None,
 ) -> Compared:
     judged = right = mended = spoilt = mended_pixels = spoilt_pixels = 0
@@ -310,10 +328,9 @@ def _compared(
             spoilt += main == true_class != said
         mended_pixels += truth.mended(said)
         spoilt_pixels += truth.spoilt(said)
-    usage, total_views = metered.usage(), sum(len(change.answers) for change in changes)
     cost = None
     if price is not None:
-        cost = 0.0 if not metered.calls else None if usage is None else price.of(usage)
+        cost = 0.0 if not meter.calls else None if meter.usage is None else price.of(meter.usage)
     unanswered = [change for change in changes if change.status in ("failed", "skipped")]
     return Compared(
         name=name,
@@ -327,12 +344,13 @@ def _compared(
         spoilt=spoilt,
         mended_pixels=mended_pixels,
         spoilt_pixels=spoilt_pixels,
-        kept=total_views - metered.calls,
-        calls=metered.calls,
-        seconds=metered.seconds,
-        usage=usage,
+        kept=sum(len(change.answers) for change in changes) - meter.calls,
+        calls=meter.calls,
+        seconds=meter.seconds,
+        usage=meter.usage,
         cost=cost,
         trouble=unanswered[0].reason if unanswered else "",
+        is_unavailable=bool(meter.unavailable),
     )
 
 

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mvcseg.errors import ConfigError, DataError, VLMUnavailableError
+from mvcseg.vlm import (
+    VLM,
+    Comparison,
+    Group,
+    Price,
+    ReplayVLM,
+    Usage,
+    compare_vlms,
+    correct_labels,
+    read_changes,
+    write_changes,
+)
+from mvcseg.vlm.compare_table import AS_LABELLED, comparison_table, comparison_value
+
+NAMES = ["sky", "river", "lake", "sea"]
+GROUPS = [Group("water", (1, 2, 3))]
+
+
+def scene() -> tuple[Tensor, Tensor, Tensor]:
+    """Video, labels and truth: a river of 120 pixels a frame taken for a lake, and a sea of 40 taken for the sea."""
+    video = torch.randint(0, 256, (3, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    labels = torch.zeros(3, 16, 24, dtype=torch.uint8)
+    labels[:, :, :10][:, 4:] = 2
+    labels[:, 6:, 20:] = 3
+    truth = labels.clone()
+    truth[labels == 2] = 1
+    truth[2] = 255
+    return video, labels, truth
+
+
+class Told:
+    """Answers by the region's size: the larger one first, in the order asked; counts calls and tokens."""
+
+    def __init__(self, *answers: str | Exception, tokens: tuple[int, int] | None = None, identity: str = "") -> None:
+        self.answers, self.calls, self.seen = answers, 0, list[str]()
+        self.tokens = tokens
+        if tokens is not None:
+            self.usage = Usage()
+        if identity:
+            self.identity = identity
+
+    def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        answer = self.answers[self.calls % len(self.answers)]
+        self.calls += 1
+        self.seen.append(f"{prompt} {tuple(images[0].shape)}")
+        if isinstance(answer, Exception):
+            raise answer
+        if self.tokens is not None:
+            self.usage = self.usage + Usage(1, *self.tokens)
+        return answer
+
+
+def compared(vlms: dict[str, VLM], *, with_truth: bool = True, **options: object) -> Comparison:
+    video, labels, truth = scene()
+    return compare_vlms(
+        video,
+        labels,
+        vlms=vlms,
+        groups=GROUPS,
+        class_names=NAMES,
+        truth=truth if with_truth else None,
+        flow=None,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_answers_are_counted_and_judged() -> None:
+    result = compared(
+        {
+            "right": Told("A river.", "The sea."),
+            "wrong": Told("The sea.", "A lake."),
+            "unsure": Told("A river or a lake.", "The sea."),
+        }
+    )
+    found = [(m.name, m.answered, m.unclear, m.failed, m.right, m.judged) for m in result.models]
+    assert found == [("right", 2, 0, 0, 2, 2), ("wrong", 2, 0, 0, 0, 2), ("unsure", 1, 1, 0, 1, 1)]
+    assert result.truths == (1, 3)
+    assert (result.known, result.right_before) == (2, 1)
+
+
+def test_consequences_are_those_of_a_correction() -> None:
+    video, labels, truth = scene()
+    result = compared({"right": Told("A river.", "The sea."), "wrong": Told("The sea.", "A lake.")})
+    assert [(m.mended, m.spoilt) for m in result.models] == [(1, 0), (0, 1)]
+    is_known = truth != 255
+    for model, answers in zip(result.models, (["A river.", "The sea."], ["The sea.", "A lake."]), strict=True):
+        correction = correct_labels(
+            video, labels, vlm=Told(*answers), groups=GROUPS, class_names=NAMES, flow=None, views=1
+        )
+        assert model.changes == correction.changes
+        before, after = (int(((maps == truth) & is_known).sum()) for maps in (labels, correction.labels))
+        assert model.mended_pixels - model.spoilt_pixels == after - before
+
+
+def test_every_model_is_asked_the_same() -> None:
+    one, other = Told("A river."), Told("A lake.")
+    result = compared({"one": one, "other": other})
+    assert one.seen == other.seen
+    assert len(one.seen) == len(result.plan.questions) == 2
+    images = [[change.image for change in model.changes] for model in result.models]
+    assert images[0] == images[1]
+
+
+def test_agreement_of_each_pair_is_told() -> None:
+    result = compared({"a": Told("A river.", "A lake."), "b": Told("A river."), "c": Told("no idea")})
+    assert [(p.first, p.second, p.equal, p.both) for p in result.pairs] == [
+        ("a", "b", 1, 2),
+        ("a", "c", 0, 0),
+        ("b", "c", 0, 0),
+    ]
+
+
+def test_tokens_cost_and_calls_are_those_of_this_run(tmp_path: Path) -> None:
+    prices = {"paid": Price(input=2.0, output=10.0), "silent": Price(1, 1)}
+
+    def models() -> dict[str, VLM]:
+        return {"paid": Told("A river.", tokens=(1000, 20), identity="m1"), "silent": Told("A lake.", identity="m2")}
+
+    first = compared(models(), prices=prices, cache=tmp_path).models
+    assert [(m.calls, m.kept) for m in first] == [(2, 0), (2, 0)]
+    assert first[0].usage == Usage(requests=2, prompt_tokens=2000, completion_tokens=40)
+    assert first[0].cost == pytest.approx((2000 * 2 + 40 * 10) / 1e6)
+    assert first[0].seconds > 0
+    assert (first[1].usage, first[1].cost) == (None, None)  # its price is known, its tokens are not
+
+    asked_again = models()
+    second = compared(asked_again, prices=prices, cache=tmp_path).models
+    assert [(m.calls, m.kept, m.seconds, m.cost) for m in second] == [(0, 2, 0, 0), (0, 2, 0, 0)]
+    assert [m.changes for m in second] == [m.changes for m in first]
+    assert {told.calls for told in asked_again.values() if isinstance(told, Told)} == {0}
+
+
+def test_usage_of_earlier_work_is_not_counted() -> None:
+    told = Told("A river.", tokens=(1000, 20))
+    compared({"paid": told})
+    (model,) = compared({"paid": told}).models
+    assert model.usage == Usage(requests=2, prompt_tokens=2000, completion_tokens=40)
+
+
+def test_models_never_share_answers(tmp_path: Path) -> None:
+    result = compared({"one": Told("A river."), "other": Told("A lake.")}, cache=tmp_path)
+    assert [model.changes[0].to_name for model in result.models] == ["river", "lake"]
+    (model,) = compared({"one": Told("The sea.", identity="another model now")}, cache=tmp_path).models
+    assert (model.changes[0].to_name, model.kept) == ("sea", 0)
+
+
+def test_recorded_answers_are_no_calls(tmp_path: Path) -> None:
+    result = compared({"model": Told("A river.", "The sea.")})
+    write_changes(tmp_path / "log.json", result.models[0].changes)
+    assert read_changes(tmp_path / "log.json") == result.models[0].changes
+    (again,) = compared({"recorded": ReplayVLM(tmp_path / "log.json")}, cache=tmp_path / "kept").models
+    assert again.changes == result.models[0].changes
+    assert (again.calls, again.kept, again.seconds, again.usage) == (0, 2, 0.0, None)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_model_that_fails_is_a_row_and_no_end() -> None:
+    result = compared(
+        {
+            "gone": Told(VLMUnavailableError("nobody is there")),
+            "half": Told(RuntimeError("out of memory"), "The sea."),
+            "good": Told("A river."),
+        }
+    )
+    found = [(m.answered, m.failed, m.trouble) for m in result.models]
+    assert found == [(0, 2, "nobody is there"), (1, 1, "RuntimeError: out of memory"), (2, 0, "")]
+
+
+def test_without_truth_nothing_is_judged() -> None:
+    result = compared({"a": Told("A river.")}, with_truth=False)
+    assert (result.truths, result.known, result.right_before) == ((None, None), 0, 0)
+    (model,) = result.models
+    assert (model.judged, model.right, model.mended, model.mended_pixels) == (0, 0, 0, 0)
+    assert "right" not in comparison_table(result)
+
+
+def test_questions_beyond_the_bound_are_left_out() -> None:
+    result = compared({"a": Told("A river.")}, max_questions=1)
+    (model,) = result.models
+    assert (len(model.changes), len(result.plan.skipped), model.failed) == (1, 1, 0)
+    assert "1 left out" in comparison_table(result)
+
+
+def test_progress_names_the_model() -> None:
+    told: list[tuple[str, int, int]] = []
+    compared(
+        {"a": Told("A river."), "b": Told("A lake.")},
+        progress=lambda name, done, total: told.append((name, done, total)),
+    )
+    assert told == [("a", 1, 2), ("a", 2, 2), ("b", 1, 2), ("b", 2, 2)]
+
+
+def test_several_calls_at_once_change_nothing() -> None:
+    one = compared({"a": ReplayVLM({_QUESTION: "A river."})})
+    many = compared({"a": ReplayVLM({_QUESTION: "A river."})}, concurrency=3)
+    assert one.models == many.models
+
+
+_QUESTION = "Is the water in the image a river, lake, sea? Please give me the only answer."
+
+
+def test_arguments_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="vlms: expected at least one"):
+        compared({})
+    with pytest.raises(ConfigError, match="prices: expected names of vlms, got 'b'"):
+        compared({"a": Told("A river.")}, prices={"b": Price(1, 1)})
+    with pytest.raises(ConfigError, match="agreement"):
+        compared({"a": Told("A river.")}, agreement=0)
+    for amounts in ((-1, 0), (0, float("nan")), (float("inf"), 0)):
+        with pytest.raises(ConfigError, match="price: expected numbers of at least 0"):
+            Price(*amounts)
+    video, labels, truth = scene()
+    with pytest.raises(DataError, match="truth: frame 0"):
+        compare_vlms(
+            video, labels, vlms={"a": Told("x")}, groups=GROUPS, class_names=NAMES, truth=truth[:, 1:], flow=None
+        )
+
+
+def test_table_fits_80_columns_whatever_the_names_and_numbers() -> None:
+    result = compared(
+        {
+            "a-model-with-a-name-of-fifty-characters-and-some-more": Told("A river.", tokens=(9_999_999, 999_999)),
+            "b\n\x1b[31mred": Told(VLMUnavailableError("no " * 300)),
+            "c": Told("A river.", "The sea."),
+        },
+        prices={"a-model-with-a-name-of-fifty-characters-and-some-more": Price(1000.0, 1000.0)},
+    )
+    text = comparison_table(result)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    assert AS_LABELLED in text
+    lines = {line[:10].strip(): line for line in text.splitlines()}
+    assert "1 of 2,  50.0 %" in lines["(labels as"[:10].strip()]
+
+
+def test_table_says_what_was_free(tmp_path: Path) -> None:
+    models = {"a": Told("A river.", identity="m")}
+    text = comparison_table(compared(models, cache=tmp_path))
+    assert "free" not in text
+    text = comparison_table(compared(models, cache=tmp_path))
+    assert "Kept and recorded answers were free and took no time" in text
+    row = next(line for line in text.splitlines() if line.startswith("a ") and line.endswith(" 2"))
+    assert row.split() == ["a", "0", "-", "-", "-", "-", "2"]
+
+
+def test_value_is_json_with_every_answer() -> None:
+    prices = {"a": Price(1, 2)}
+    result = compared({"a": Told("A river.", tokens=(10, 5)), "b": Told("who knows")}, prices=prices)
+    value = json.loads(json.dumps(comparison_value(result, class_names=NAMES, prices=prices), allow_nan=False))
+    assert [(q["from"], q["truth"], q["answers"]) for q in value["questions"]] == [
+        ("lake", "river", {"a": "river", "b": None}),
+        ("sea", "sea", {"a": "river", "b": None}),
+    ]
+    a, b = value["models"]
+    assert (a["accuracy"], a["prompt_tokens"], a["completion_tokens"], a["price"]) == (
+        0.5,
+        20,
+        10,
+        {"input": 1, "output": 2},
+    )
+    assert a["cost"] == pytest.approx(40e-6)
+    assert (b["accuracy"], b["prompt_tokens"], b["cost"], b["unclear"]) == (None, None, None, 2)
+    assert value["agreement"] == [{"models": ["a", "b"], "both": 0, "equal": 0, "share": None, "kappa": None}]
+
+
+def test_nothing_to_ask_about_is_said() -> None:
+    video = torch.zeros(2, 3, 8, 12, dtype=torch.uint8)
+    labels = torch.zeros(2, 8, 12, dtype=torch.uint8)
+    result = compare_vlms(video, labels, vlms={"a": Told("x")}, groups=GROUPS, class_names=NAMES, flow=None)
+    assert comparison_table(result) == "0 questions, at most 0 pictures each model."
