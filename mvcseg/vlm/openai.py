@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import base64
-import importlib
-import importlib.util
-import io
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 from torch import Tensor
 
-from mvcseg.errors import ConfigError, MissingExtraError, VLMAnswerError, VLMUnavailableError
+from mvcseg.errors import ConfigError, VLMAnswerError, VLMUnavailableError
 from mvcseg.shapes import check_positive
+from mvcseg.vlm.chat import OPENAI_URL, checked_key, checked_url, data_url, errors_of_a_body, open_client, text_of
 from mvcseg.vlm.client import check_images
+from mvcseg.vlm.pace import LONGEST_WAIT, Pace, asked_wait, done_within, pause_after
 from mvcseg.vlm.secrecy import KEY_VARIABLE, api_key, without_key
+from mvcseg.vlm.structured import SchemaSupport, answer_in, choice_format, names_schema
+from mvcseg.vlm.usage import Usage, UsageMeter, usage_of
 
-if TYPE_CHECKING:
-    import openai
-
-OPENAI_URL = "https://api.openai.com/v1"
 _LARGEST_BODY = 1_000_000
 _LONGEST_MESSAGE = 4000
-_REFUSES_ALL = (401, 402, 403, 404, 407, 408, 409, 425, 429)
-"""Statuses that say nothing about the question: key, money, model or pace."""
+# What these say holds for every question: no right key, no such model, too many questions. Others are about one.
+_ABOUT_ALL = (401, 402, 403, 404, 408, 409, 429)
 
 
 class OpenAIVLM:
     """A model behind an OpenAI-compatible server.
 
     The key is read from ``OPENAI_API_KEY`` only; servers that need none get the word "none". It is removed from
-    every answer and every error. Sent are the images, the question and, where asked for, the choices. Redirects are
-    not followed, so they reach no other host.
+    every answer and every error. Sent are the images, the question and the choices, and no other header than HTTP
+    needs. Redirects are not followed, so they reach no other host.
 
     Args:
         model: the server's name for it.
@@ -42,11 +38,13 @@ class OpenAIVLM:
         timeout: seconds a try may take until the answer begins, and again until it has arrived.
         max_retries: further tries after a time-out, a lost connection, or status 408, 409, 429 or 500 and above. The
             server's ``Retry-After`` is honoured up to two minutes (a longer one is a failure), otherwise the wait
-            doubles from half a second.
+            doubles from half a second to eight. After 429 and 503 all calls of this object wait, not only the one.
         temperature: 0 for the likeliest answer; None leaves it out (some models refuse it).
         max_tokens: bound on the answer's length; None leaves it out (some models refuse it).
-        structured_choice: make a vLLM server answer with one of the choices and nothing else. Servers that do not
-            know ``structured_outputs`` ignore it or refuse it.
+        structured_choice: ``"auto"`` asks for JSON that a schema confines to the choices or "unclear"; a server that
+            refuses that while it answers the plain question is asked plainly from then on. True insists on it, False
+            never does. What comes back is read the same way whatever was asked for.
+        send_key: False keeps the key from this server, which gets the word "none".
         max_side: images are scaled down to this longer side, in pixels.
         image_format: how images are sent.
         extra_body: further fields of the request.
@@ -66,22 +64,26 @@ class OpenAIVLM:
         max_retries: int = 3,
         temperature: float | None = 0.0,
         max_tokens: int | None = 256,
-        structured_choice: bool = False,
+        structured_choice: Literal["auto"] | bool = "auto",
+        send_key: bool = True,
         max_side: int = 1024,
         image_format: Literal["jpeg", "png"] = "jpeg",
         extra_body: Mapping[str, object] | None = None,
     ) -> None:
         if not model:
             raise ConfigError("model: expected the server's name of a model, got an empty text")
-        if not timeout > 0 or max_retries < 0:
+        if not 0 < timeout < float("inf") or max_retries < 0:
             raise ConfigError(f"timeout, max_retries: expected above 0 and at least 0, got {timeout} and {max_retries}")
         if image_format not in ("jpeg", "png"):
             raise ConfigError(f"image_format: expected 'jpeg' or 'png', got {image_format!r}")
+        if structured_choice not in ("auto", True, False):
+            raise ConfigError(f"structured_choice: expected 'auto', True or False, got {structured_choice!r}")
         check_positive(max_side=max_side, max_tokens=256 if max_tokens is None else max_tokens)
         self.model = model
-        self.base_url = _checked_url(base_url)
-        self._key = _checked_key(is_needed=self.base_url == OPENAI_URL)
+        self.base_url = checked_url(base_url)
+        self._key = api_key()  # hidden wherever it turns up, sent or not
         self._timeout = timeout
+        self._max_retries = max_retries
         self._structured_choice = structured_choice
         self._max_side = max_side
         self._image_format: Literal["jpeg", "png"] = image_format
@@ -89,7 +91,13 @@ class OpenAIVLM:
         for name, value in (("temperature", temperature), ("max_tokens", max_tokens)):
             if value is not None:
                 self._options.setdefault(name, value)
-        self._client = _client(self.base_url, key=self._key, timeout=timeout, max_retries=max_retries)
+        sent_key = checked_key(is_needed=self.base_url == OPENAI_URL) if send_key else ""
+        if self.base_url == OPENAI_URL and not send_key:
+            raise ConfigError(f"send_key: {OPENAI_URL} needs the key in {KEY_VARIABLE}, got False")
+        self._client = open_client(self.base_url, key=sent_key, timeout=timeout)
+        self._schemas = SchemaSupport()
+        self._pace = Pace()
+        self._meter = UsageMeter()
 
     def __repr__(self) -> str:
         return f"OpenAIVLM(model={self.model!r}, base_url={self.base_url!r})"
@@ -102,127 +110,129 @@ class OpenAIVLM:
             f"{self.model} at {self.base_url} {self._image_format} {json.dumps(settings, sort_keys=True, default=repr)}"
         )
 
+    @property
+    def usage(self) -> Usage:
+        """What the server reported so far, over all calls of this object."""
+        return self._meter.total
+
     def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str] = ()) -> str:
-        """The first answer's text.
+        """The first answer's text; of an answer in JSON the class name in it, or "unclear".
 
         Raises:
-            VLMUnavailableError: nobody answered, or the server refuses the key, the model or further questions.
-            VLMAnswerError: no answer came to this question, or none that is a text; says why.
+            VLMAnswerError: no answer came, or none that is a text or the JSON asked for; says why.
+            VLMUnavailableError: no answer came, and other questions would get none either.
             DTypeError: an image is not uint8.
             ShapeError: an image is not ``(3, H, W)``.
         """
         content: list[dict[str, object]] = [{"type": "text", "text": prompt}]
         for image in check_images(images):
-            url = _data_url(image, image_format=self._image_format, max_side=self._max_side)
+            url = data_url(image, image_format=self._image_format, max_side=self._max_side)
             content.append({"type": "image_url", "image_url": {"url": url}})
-        options = dict(self._options)
-        if self._structured_choice and choices:
-            options["structured_outputs"] = {"choice": list(choices)}
-        return without_key(_text_of(self._body(content, options)), key=self._key)
+        with self._failures():
+            if self._structured_choice is False or self._schemas.is_refused or not choices:
+                text = self._text(content, {})
+            else:
+                text = self._text_by_schema(content, choices)
+        return answer_in(without_key(text, key=self._key))
+
+    def _text_by_schema(self, content: list[dict[str, object]], choices: Sequence[str]) -> str:
+        import openai
+
+        try:
+            text = self._text(content, choice_format(choices))
+        except openai.APIStatusError as error:
+            if self._structured_choice is True or not self._schemas.may_be_refused(error.status_code, str(error)):
+                raise
+        else:
+            self._schemas.is_proven |= text.lstrip().startswith("{")
+            # Constrained to JSON that it was not told about, a model may write white space up to its bound.
+            if text.strip() or self._structured_choice is True or self._schemas.is_proven:
+                return text
+        # Where the cause is another, the plain question fails likewise, and its error is the one to be seen.
+        text = self._text(content, {})
+        self._schemas.is_refused |= not self._schemas.is_proven
+        return text
+
+    def _text(self, content: list[dict[str, object]], form: Mapping[str, Any]) -> str:
+        """The answer's text, after as many tries as it takes and may take."""
+        import openai
+
+        tries = 0
+        while True:
+            self._pace.wait()
+            tries += 1
+            try:
+                return text_of(self._parsed(content, {**self._options, **form}))
+            except openai.APIStatusError as error:
+                pause = self._pause(error, tries=tries, is_structured=bool(form))
+                if pause is None or tries > self._max_retries:
+                    raise
+                (self._pace.hold if error.status_code in (429, 503) else time.sleep)(pause)
+            except (openai.APIConnectionError, TimeoutError):
+                if tries > self._max_retries:
+                    raise
+                time.sleep(pause_after(tries))
+
+    def _pause(self, error: Any, *, tries: int, is_structured: bool) -> float | None:
+        """Seconds to wait before a further try; None where it would be no use."""
+        status: int = error.status_code
+        headers = {name.lower(): value for name, value in error.response.headers.items()}
+        may_change = status in (408, 409, 429) or status >= 500
+        may_change &= error.code != "insufficient_quota" and headers.get("x-should-retry") != "false"
+        may_change &= not (is_structured and names_schema(str(error)))
+        pause = asked_wait(headers, now=time.time()) or pause_after(tries)
+        return pause if may_change and pause <= LONGEST_WAIT else None
+
+    def _parsed(self, content: list[dict[str, object]], options: dict[str, Any]) -> object:
+        """The answer's body as JSON, of one try; what it cost is added up."""
+        try:
+            body = done_within(lambda: self._body(content, options), seconds=2 * self._timeout + 1)
+            answer: object = json.loads(body)
+        except VLMAnswerError:
+            self._meter.add(usage_of(None))
+            raise
+        except (ValueError, RecursionError):
+            self._meter.add(usage_of(None))
+            raise VLMAnswerError("the server's answer is no JSON") from None
+        self._meter.add(usage_of(answer))
+        return answer
 
     def _body(self, content: list[dict[str, object]], options: dict[str, Any]) -> bytes:
         """The body of the answer, read piece by piece: the SDK bounds neither its size nor its whole duration."""
-        import openai
-
         messages: Any = [{"role": "user", "content": content}]
         create = self._client.chat.completions.with_streaming_response.create
-        try:
-            with create(model=self.model, messages=messages, extra_body=options) as response:
-                deadline, body = time.monotonic() + self._timeout, bytearray()
+        with create(model=self.model, messages=messages, extra_body=options) as response:
+            deadline, body = time.monotonic() + self._timeout, bytearray()
+            try:
                 for piece in response.iter_bytes():
                     body += piece
                     if len(body) > _LARGEST_BODY:
                         raise VLMAnswerError(f"the server's answer is longer than {_LARGEST_BODY:,} bytes")
                     if time.monotonic() > deadline:
-                        raise VLMUnavailableError(f"no whole answer within {self._timeout:g} s")
-                return bytes(body)
-        except openai.APITimeoutError:
+                        raise VLMAnswerError(f"no whole answer within {self._timeout:g} s")
+            except errors_of_a_body() as error:
+                raise VLMAnswerError(f"the answer broke off: {self._shown(error)}") from None
+            return bytes(body)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Errors of the connection, told in our own words and without the key."""
+        import openai
+
+        try:
+            yield
+        except VLMAnswerError as error:  # may quote what the model said
+            raise VLMAnswerError(self._shown(error), answer=without_key(error.answer, key=self._key)) from None
+        except (openai.APITimeoutError, TimeoutError):
             raise VLMUnavailableError(f"no answer within {self._timeout:g} s from {self.base_url}") from None
         except openai.APIStatusError as error:
-            is_about_all = error.status_code in _REFUSES_ALL or error.status_code >= 500
-            kind = VLMUnavailableError if is_about_all else VLMAnswerError
+            is_for_all = error.status_code in _ABOUT_ALL or not 400 <= error.status_code < 500
+            kind = VLMUnavailableError if is_for_all else VLMAnswerError
             raise kind(f"the server refused: HTTP {error.status_code}: {self._shown(error)}") from None
         except openai.APIConnectionError as error:
             reason = self._shown(error.__cause__ or error)
             raise VLMUnavailableError(f"no connection to {self.base_url}: {reason}") from None
-        except _errors_of_a_body() as error:
-            raise VLMAnswerError(f"the answer broke off: {self._shown(error)}") from None
 
     def _shown(self, error: BaseException) -> str:
         text = str(error) or type(error).__name__
         return without_key(text[:_LONGEST_MESSAGE], key=self._key)
-
-
-def _checked_url(base_url: str) -> str:
-    try:
-        parts = urlsplit(base_url)
-        is_plain = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
-    except ValueError:
-        is_plain = False
-    if not is_plain or parts.username or parts.password or parts.query or parts.fragment:
-        # What was got is not shown: it may hold a key.
-        raise ConfigError(
-            "base_url: expected http(s)://host[:port]/v1 without user name, password or query, got something else; "
-            f"a key comes from {KEY_VARIABLE} only"
-        )
-    return base_url.rstrip("/")
-
-
-def _checked_key(*, is_needed: bool) -> str:
-    key = api_key()
-    if is_needed and not key:
-        raise ConfigError(f"{KEY_VARIABLE}: {OPENAI_URL} needs a key in this environment variable, got none")
-    if not key.isascii() or not key.isprintable():
-        raise ConfigError(f"{KEY_VARIABLE}: expected printable ASCII, got other characters (pasted with a line break?)")
-    return key
-
-
-def _client(base_url: str, *, key: str, timeout: float, max_retries: int) -> openai.OpenAI:
-    if importlib.util.find_spec("openai") is None:
-        raise MissingExtraError.for_package("openai", extra="vlm")
-    import openai
-
-    return openai.OpenAI(
-        api_key=key or "none",
-        base_url=base_url,
-        timeout=timeout,
-        max_retries=max_retries,
-        http_client=openai.DefaultHttpxClient(follow_redirects=False),
-    )
-
-
-def _errors_of_a_body() -> tuple[type[Exception], ...]:
-    """What a body that breaks off raises: the SDK wraps it or not, and its transport differs between releases."""
-    import openai
-
-    present = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name) is not None]
-    errors: list[type[Exception]] = [importlib.import_module(name).HTTPError for name in present]
-    return (openai.OpenAIError, *errors)
-
-
-def _data_url(image: Tensor, *, image_format: Literal["jpeg", "png"], max_side: int) -> str:
-    from PIL import Image
-
-    picture = Image.fromarray(image.detach().cpu().permute(1, 2, 0).contiguous().numpy())
-    picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    if image_format == "jpeg":
-        picture.save(buffer, "JPEG", quality=90, subsampling=0)
-    else:
-        picture.save(buffer, "PNG")
-    return f"data:image/{image_format};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _text_of(body: bytes) -> str:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        raise VLMAnswerError("the server's answer is no JSON") from None
-    try:
-        choice = answer["choices"][0]
-        text = choice["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        raise VLMAnswerError("the server's answer holds no choices[0].message.content") from None
-    if not isinstance(text, str):
-        raise VLMAnswerError(f"the answer holds no text (finish reason {choice.get('finish_reason')!r:.80})")
-    return text

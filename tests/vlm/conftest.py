@@ -27,12 +27,25 @@ class ChatServer:
     released: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
-    def answers(self, text: object) -> Step:
-        """A well-formed completion with this content."""
+    def answers(self, text: object, **fields: object) -> Step:
+        """A well-formed completion with this content, and further fields of the body."""
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], **fields}
         return self.sends(json.dumps(body).encode())
+
+    def says_no(self, message: str, *, status: int, code: str | None = None, **headers: str) -> Step:
+        """An error as OpenAI words it."""
+        error = {"message": message, "type": "error", "param": None, "code": code}
+        return self.sends(json.dumps({"error": error}).encode(), status=status, **headers)
+
+    def by_schema(self, structured: Step, plain: Step) -> Step:
+        """One step where the request holds a schema, another where it holds none."""
+
+        def step(handler: BaseHTTPRequestHandler) -> None:
+            (structured if "response_format" in handler.asked else plain)(handler)  # type: ignore[attr-defined]
+
+        return step
 
     def sends(self, body: bytes, *, status: int = 200, **headers: str) -> Step:
         """Any body, with any status and headers (underscores as hyphens)."""
@@ -64,6 +77,17 @@ class ChatServer:
 
         return step
 
+    def drips_headers(self, *, pause: float) -> Step:
+        """An answer that never begins, a byte at a time."""
+
+        def step(handler: BaseHTTPRequestHandler) -> None:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not self.released.wait(pause):
+                handler.wfile.write(b"x")
+                handler.wfile.flush()
+
+        return step
+
     def breaks_off(self) -> Step:
         """A body shorter than announced."""
 
@@ -85,6 +109,7 @@ def chat_server() -> Iterator[ChatServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.asked = body
             with lock:
                 server.times.append(time.monotonic())
                 server.requests.append(body)
