@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mvcseg {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _predict, _run, _select, _correct, _eval, _train, _report, _inspect, _data):
+    for add in (_demo, _predict, _run, _select, _correct, _vlm_compare, _eval, _train, _report, _inspect, _data):
         add(commands)
     return parser
 
@@ -170,6 +170,33 @@ def _correct(commands: Commands) -> None:
     correct_options.add(parser)
     parser.add_argument("--classes", metavar="FILE", help=_CLASSES)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the corrected label maps")
+
+
+def _vlm_compare(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "vlm-compare",
+        "vlm_compare",
+        "ask several vision-language models the same questions and tabulate the answers",
+        "Labels are not changed. F lists the models; docs/vlm.md tells its form. With\n"
+        "--out, answers are kept: a stopped comparison asks nothing twice, and `mvcseg\n"
+        "correct` with --answers DIR/<name>/changes.json follows one of the models.\n\n"
+        "  mvcseg vlm-compare clip.mp4 masks --models models.yaml --labels truth",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
+    parser.add_argument("prediction", metavar="PRED", help="folder of label maps, or one that holds <video name>/")
+    parser.add_argument("--models", required=True, metavar="F", help="the models to compare (YAML)")
+    parser.add_argument("--labels", metavar="DIR", help="ground truth in raw ids; tells which answers are right")
+    parser.add_argument("--groups", metavar="F", help="look-alike classes (YAML); VSPW's by default")
+    parser.add_argument("--classes", metavar="FILE", help=_CLASSES)
+    correct_options.add_shown(parser, views=1)
+    parser.add_argument("--max-questions", type=argument_types.count, metavar="N", help="ask each model at most N")
+    parser.add_argument(
+        "--concurrency", type=argument_types.positive, default=1, metavar="N", help="questions to a model at once"
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="for local models: auto, cpu, cuda ...")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every answer")
+    parser.add_argument("--out", metavar="DIR", help="folder that keeps answers, a log of each model, comparison.json")
 
 
 def _eval(commands: Commands) -> None:

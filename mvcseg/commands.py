@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mvcseg import data, loading, vlm
+from mvcseg.compare_command import vlm_compare as vlm_compare
 from mvcseg.correct_command import CHANGES_FILE
 from mvcseg.correct_command import correct as correct
 from mvcseg.data.class_list import class_names_of, read_class_list

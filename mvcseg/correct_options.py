@@ -1,4 +1,4 @@
-"""The options of ``mvcseg correct`` that say what is shown, what is asked, and what it may cost."""
+"""Options that say what is shown, what is asked, and what it may cost, of ``mvcseg correct`` and ``vlm-compare``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,25 @@ from mvcseg.argument_types import count, positive, price, share
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add them to the command's parser."""
+    """Add all of them to the parser of ``mvcseg correct``."""
+    add_shown(parser, views=3)
+    _add_bill(parser)
+
+
+def add_shown(parser: argparse.ArgumentParser, *, views: int) -> None:
+    """Add those that say what is shown and asked.
+
+    Args:
+        parser: a command's.
+        views: the default of ``--views``.
+    """
     shown = parser.add_argument_group("what is shown and asked")
     shown.add_argument(
-        "--views", type=positive, default=3, metavar="N", help="most views of a region, which vote (default: 3)"
+        "--views",
+        type=positive,
+        default=views,
+        metavar="N",
+        help="most views of a region, which vote (default: %(default)s)",
     )
     shown.add_argument(
         "--view",
@@ -45,6 +60,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="farneback",
         help="how regions are followed; none compares them in place, which is faster (default: farneback)",
     )
+
+
+def _add_bill(parser: argparse.ArgumentParser) -> None:
     bill = parser.add_argument_group("what it may cost")
     bill.add_argument("--dry-run", action="store_true", help="print what would be asked and the bill, ask nothing")
     bill.add_argument(

@@ -26,7 +26,7 @@ ROWS: list[list[str]] = [
     ["mvc", "tta", "ensemble", "vlm", "adapters", "report"],
     ["training", "evaluation", "pipeline", "prediction", "reporting", "loading", "progress", "causal_prediction"],
     ["label_folders", "vlm_options", "argument_types"],
-    ["demo", "train_command", "eval_command", "correct_command", "option_checks", "correct_options"],
+    ["demo", "train_command", "eval_command", "correct_command", "compare_command", "option_checks", "correct_options"],
     ["commands"],
     ["cli"],
     ["__main__"],

@@ -26,8 +26,9 @@ def comparison_table(comparison: Comparison) -> str:
         if comparison.has_truth:
             parts.append("\n".join(_consequences(comparison)))
         parts.append("\n".join(_costs(models)))
-        if comparison.pairs:
-            parts.append("\n".join(_agreements(comparison.pairs)))
+        pairs = [pair for pair in comparison.pairs if pair.both]
+        if pairs:
+            parts.append("\n".join(_agreements(pairs)))
     parts += [_wrapped(f"{shown(model.name)}: {in_one_line(model.trouble)}") for model in models if model.trouble]
     return "\n\n".join(parts)
 
@@ -87,7 +88,7 @@ def _model_value(model: Compared, *, price: Price | None) -> dict[str, Any]:
 
 def _heading(comparison: Comparison) -> str:
     plan = comparison.plan
-    text = f"{_counted(len(plan.questions), 'question')}, at most {_counted(plan.count, 'picture')} each model"
+    text = f"{_counted(len(plan.questions), 'question')} to each model, at most {_counted(plan.count, 'picture')}"
     more = []
     if plan.skipped:
         more.append(f"{len(plan.skipped)} left out")
@@ -113,10 +114,16 @@ def _answers(comparison: Comparison) -> list[str]:
 
 
 def _consequences(comparison: Comparison) -> list[str]:
-    lines = [f"{'Following the answers':<{_NAME}}  regions:  wrong->right right->wrong     pixels: net"]
+    right, wrong = "wrong->right", "right->wrong"
+    lines = [
+        f"{'Following the answers':<{_NAME}} {'regions':>27}  {'labelled pixels':>28}",
+        f"{'':<{_NAME}} {right:>13} {wrong:>13}  {right:>14} {wrong:>13}",
+    ]
     for model in comparison.models:
-        net = model.mended_pixels - model.spoilt_pixels
-        lines.append(f"{_name(model.name)}            {model.mended:>12} {model.spoilt:>12} {net:>+15,}")
+        lines.append(
+            f"{_name(model.name)} {model.mended:>13} {model.spoilt:>13}  {model.mended_pixels:>14,} "
+            f"{model.spoilt_pixels:>13,}"
+        )
     return lines
 
 

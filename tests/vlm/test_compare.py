@@ -278,4 +278,4 @@ def test_nothing_to_ask_about_is_said() -> None:
     video = torch.zeros(2, 3, 8, 12, dtype=torch.uint8)
     labels = torch.zeros(2, 8, 12, dtype=torch.uint8)
     result = compare_vlms(video, labels, vlms={"a": Told("x")}, groups=GROUPS, class_names=NAMES, flow=None)
-    assert comparison_table(result) == "0 questions, at most 0 pictures each model."
+    assert comparison_table(result) == "0 questions to each model, at most 0 pictures."
