@@ -41,9 +41,8 @@ def failures(name: str, scores: VideoScores, class_names: Sequence[str]) -> str:
     steadiness = scores.class_steadiness.nan_to_num(math.inf).masked_fill(~is_large, math.inf)
     least = int(steadiness.argmin())
     if (share := float(steadiness[least])) < 1:
-        said.append(
-            f"It is least steady on {names[least]}, which keeps its class for {CLIP} frames on {percent(share)}."
-        )
+        keep = f"{percent(share)} of the pixels keep one class for {CLIP} frames"
+        said.append(f"It is least steady on {names[least]}, where {keep}.")
     return " ".join(said)
 
 

@@ -17,6 +17,8 @@ from mvcseg.reporting.worst import WorstClip
 
 MOST_NAMED = 4
 """Predictions named beside the best; of more only the range is said."""
+FLICKER_FREE = "flicker-free pixels"
+"""Score of a clip without ground truth."""
 SLIGHT = 0.005
 """Difference of two scores below which one is called slightly better."""
 SLIGHT_FLICKER = 0.0005
@@ -59,7 +61,7 @@ def plain_headline(
     which = "which of them is right" if len(flicker) > 1 else "whether it is right"
     said = [steadier, f"Nothing here says {which}: there is no ground truth."]
     classes = [f"{n} flickers most on {c}: {percent(s)} of its pixels." for n, (c, s) in flickering_class.items()]
-    return _paragraphs(_together(said), _together(classes), _worst_places(worst, "pixels that do not flicker"))
+    return _paragraphs(_together(said), _together(classes), _worst_places(worst, FLICKER_FREE))
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,11 @@ def _rank(values: Mapping[str, float], *, best: Callable[..., float]) -> _Rankin
 
 def _steadier(ranking: _Ranking) -> str:
     if not ranking.first:
-        return (
-            f"The video is too short, or the ground truth too unsteady, to say how steady a prediction is (VC{CLIP})."
-        )
+        return f"Nowhere does a true class stay for {CLIP} frames, and one more: there is no score of steadiness."
 
     def claim(its: str, share: str) -> str:
-        does = "predictions do" if its == "their" else "prediction does"
-        return f"where the true class stays for {CLIP} frames, {its} {does} so too on {share} of the pixels (VC{CLIP})"
+        so_does = "so do their predictions" if its == "their" else "so does its prediction"
+        return f"where the true class stays the same for {CLIP} frames, {so_does} on {share} of the pixels (VC{CLIP})"
 
     return _compared(ranking, "steady", "steadier", slight=SLIGHT, claim=claim)
 
@@ -97,15 +97,15 @@ def _steadier(ranking: _Ranking) -> str:
 def _more_accurate(ranking: _Ranking, steady: _Ranking) -> str:
     if not ranking.first:
         return "No pixel has a true class, so nothing here says which is right."
-    claim = f"mIoU {percent(ranking.top)}{_against(ranking.rest)}"
-    if not ranking.rest:
-        together = {1: "Its", 2: "Both have the same"}.get(len(ranking.first), "All have the same")
-        return f"{together} accuracy{' is' if len(ranking.first) == 1 else ''}: {claim}."
-    slightly = _slightly(ranking, SLIGHT)
-    if ranking.first == steady.first and len(ranking.first) == 1:
-        return f"It is also {slightly}more accurate: {claim}."
-    verb, though = ("is" if len(ranking.first) == 1 else "are"), (", though" if steady.rest else "")
-    return f"{listed(ranking.first)} {verb} {slightly}more accurate{though}: {claim}."
+    if len(ranking.first) == 1 and not ranking.rest:
+        return f"Its mIoU is {percent(ranking.top)}."
+    if ranking.rest and ranking.first == steady.first and len(ranking.first) == 1:
+        also = f"It is also {_slightly(ranking, SLIGHT)}more accurate"
+        return f"{also}: mIoU {percent(ranking.top)}{_against(ranking.rest)}."
+    but = "But " if ranking.rest and steady.rest and not set(ranking.first) & set(steady.first) else ""
+    return but + _compared(
+        ranking, "accurate", "more accurate", slight=SLIGHT, claim=lambda its, share: f"mIoU {share}"
+    )
 
 
 def _compared(
@@ -149,11 +149,11 @@ def _worst_places(worst: Sequence[WorstClip], measure: str) -> str:
     places: dict[str, str] = {}
     for clip in worst:
         frames = where(*clip.frames)
-        place = f"{frames[0].lower()}{frames[1:]} of {clip.prediction} ({measure}: {percent(clip.score)})"
+        place = f"{frames[0].lower()}{frames[1:]} of {clip.prediction} ({measure} {percent(clip.score)})"
         places.setdefault(clip.prediction, place)
     if not places:
         return ""
-    return f"Steadiness is worst in {listed(list(places.values())[:MOST_NAMED])}; more such clips are listed below."
+    return f"Steadiness is worst in {listed(list(places.values())[:MOST_NAMED])}."
 
 
 def _together(sentences: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ from mvcseg.reporting.folders import (
     to_class_ids,
     to_known,
 )
-from mvcseg.reporting.headline import plain_headline, truth_headline
+from mvcseg.reporting.headline import FLICKER_FREE, plain_headline, truth_headline
 from mvcseg.reporting.motion import MOST_PAIRS, FlickerScores, measure_flicker, measured_runs
 from mvcseg.reporting.scores import CLIP, score_predictions
 from mvcseg.reporting.worst import WorstClip, worst_clips
@@ -40,6 +40,7 @@ from mvcseg.segmenter import Video
 from mvcseg.vlm.changes import read_changes
 
 ONE_VIDEO = "The scores are of this video alone; a data set's are taken over all its videos together."
+ALL_FRAMES = "Scores, tables by class and worst clips are counted on every frame at full size."
 NO_TRUTH = "Without ground truth nothing here says whether a class is right."
 MOST_PICTURES = 5
 """Pictures of a training run that a page holds."""
@@ -206,7 +207,7 @@ def _with_truth(
         scores=[{"prediction": name, **each.row()} for name, each in scores.items()],
         worst=worst,
         measure=f"VC{CLIP}",
-        notes=[ONE_VIDEO, *outside],
+        notes=[ONE_VIDEO, ALL_FRAMES, *outside],
         class_iou={name: each.miou.per_class().tolist() for name, each in scores.items()},
         class_steadiness={name: each.class_steadiness.tolist() for name, each in scores.items()},
     )
@@ -241,7 +242,7 @@ def _without_truth(
         ),
         scores=list(rows.values()),
         worst=worst,
-        measure="pixels that do not flicker",
+        measure=FLICKER_FREE,
         notes=[NO_TRUTH, *([_sampled(len(frames))] if found and len(frames) - 1 > MOST_PAIRS else [])],
     )
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mvcseg.data import class_colours, write_classes, write_label_map, write_video
+from mvcseg.data import LabelFolder, class_colours, write_classes, write_label_map, write_video
+from mvcseg.data.frames import FrameFolder
 from mvcseg.errors import ConfigError, DataError, ShapeError
-from mvcseg.metrics import MeanIoU, VideoConsistency
+from mvcseg.metrics import MeanIoU, VideoConsistency, clip_consistency
+from mvcseg.report.flicker import flicker
 from mvcseg.reporting import report, report_run
+from mvcseg.reporting.steadiness import FrameByFrameConsistency
 
 NAMES = ["sky", "sea", "lake"]
 SIZE = (18, 12, 20)  # T, H, W
@@ -279,6 +283,143 @@ def test_a_log_that_is_none_is_refused(place: Path, make: Callable[..., str], li
 def test_a_run_without_a_log_is_named(place: Path, make: Callable[..., str]) -> None:
     with pytest.raises(DataError, match=r"log\.jsonl"):
         make(run=place)
+
+
+def still(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(len(source), 2, *source.shape[2:])
+
+
+def text_of(html: str, heading: str) -> str:
+    """Text of the section below a heading."""
+    section = html[html.index(f">{heading}</h2>") :]
+    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", section[: section.index("</section>")])))
+
+
+def test_the_page_says_in_short_who_is_steadier_and_lists_the_worst_clips(
+    place: Path, make: Callable[..., str]
+) -> None:
+    truth = class_ids(raw_labels())
+    save_maps(place / "perfect", torch.where(truth == 255, 0, truth))
+    write_classes(place / "perfect", NAMES, class_colours(NAMES))
+    html = make("one", "perfect", labels=place / "set" / "data" / "pan")
+    said = text_of(html, "In short")
+    assert "perfect is steadier than one: where the true class stays the same for 8 frames" in said
+    assert "perfect is right on every labelled pixel." in said
+    assert "one fails most on" in said
+    clips = clip_consistency(random_labels(1), raw_labels(), clip_lengths=(8,))[0]
+    worst = int(clips.argmin())
+    assert f"Steadiness is worst in frames {worst + 1}–{worst + 8} of one (VC8 {100 * clips[worst]:.1f}%)" in said
+    listed = text_of(html, "Worst clips")
+    assert f"Frames {worst + 1}–{worst + 8}" in listed
+    assert "perfect" not in listed
+
+
+def test_the_steadiness_of_every_class_is_shown_where_there_is_ground_truth(
+    place: Path, make: Callable[..., str]
+) -> None:
+    stream = FrameByFrameConsistency((8,), num_classes=3, class_clip=8)
+    for frame in zip(random_labels(1), raw_labels(), class_ids(raw_labels()).to(torch.uint8), strict=True):
+        stream.update(*frame)
+    shown = text_of(make(labels=place / "set" / "data" / "pan"), "Steadiness of each class")
+    for name, share in zip(NAMES, stream.by_class().tolist(), strict=True):
+        assert (f"{name} {100 * share:.1f}" in shown) == math.isfinite(share)
+    assert "Steadiness of each class" not in make()
+
+
+def test_without_labels_flow_tells_what_flickers(make: Callable[..., str]) -> None:
+    html = make("one", "two", flow=still)
+    share = float(
+        flicker(torch.zeros(SIZE[0], 3, *SIZE[1:], dtype=torch.uint8), random_labels(1), flow=still)[1:].double().mean()
+    )
+    assert table_of(html)["one"][1] == pytest.approx(share, abs=1e-12)
+    assert "though nothing moved there" in text_of(html, "In short")
+    assert "flicker-free pixels" in text_of(html, "Worst clips")
+    assert data_of(html)["videos"][0]["maps"][0]["flicker"]
+    plain = make("one", "two")
+    assert list(table_of(plain)["one"]) == table_of(html)["one"][:1]
+    assert "be it for motion or not" in text_of(plain, "In short")
+    assert "Worst clips</h2>" not in plain
+    assert not data_of(plain)["videos"][0]["maps"][0]["flicker"]
+
+
+@pytest.mark.parametrize("flow", [None, still])
+def test_names_of_folders_and_classes_are_text(place: Path, flow: Any) -> None:
+    evil = "<img src=x onerror=alert(1)>&\"'"
+    for name in ("one", "two"):
+        (place / name).rename(place / f"{evil}{name}")
+        write_classes(place / f"{evil}{name}", [f"<b>{each}" for each in NAMES], class_colours(NAMES))
+    video = (place / "set" / "data" / "pan").rename(place / "set" / "data" / f"pan{evil}")
+    for name in ("one", "two"):
+        (place / f"{evil}{name}" / "pan").rename(place / f"{evil}{name}" / f"pan{evil}")
+    predictions = [place / f"{evil}{name}" for name in ("one", "two")]
+    for labels in (None, video / "mask"):
+        html = report(video, predictions, labels=labels, flow=flow, out=place / "page.html").read_text(encoding="utf-8")
+        shown = html[: html.index('<script type="application/json"')]
+        assert "<img src=x" not in shown
+        assert "<b>" not in shown
+        assert f"{evil}one" in text_of(html, "Scores")
+        if labels is not None or flow is not None:
+            assert f"{evil}one" in text_of(html, "In short")
+        assert "<img" not in data_block(html)
+
+
+def data_block(html: str) -> str:
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, flags=re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
+def test_ground_truth_that_lacks_frames_is_refused_and_says_how_many(place: Path, make: Callable[..., str]) -> None:
+    for index in (3, 4):
+        (place / "set" / "data" / "pan" / "mask" / f"{index:08d}.png").unlink()
+    with pytest.raises(DataError, match=r"mask: 2 of 18 label maps are missing, first 00000003\.png"):
+        make(labels=place / "set" / "data" / "pan")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "has_truth"), [(10_000, False), (1_500, True)])
+def test_a_report_over_many_frames_samples_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, has_truth: bool
+) -> None:
+    origin, mask, pred = tmp_path / "long" / "origin", tmp_path / "long" / "mask", tmp_path / "pred" / "long"
+    origin.mkdir(parents=True)
+    for folder, labels in ((mask, random_labels(0) + 1), (pred, random_labels(1))):
+        save_maps(folder, labels)
+    for index in range(SIZE[0]):
+        Image.new("RGB", (SIZE[2], SIZE[1]), (index, 0, 0)).save(origin / f"{index:08d}.png")
+    for folder in (origin, mask, pred):
+        for index in range(SIZE[0], length):
+            (folder / f"{index:08d}.png").hardlink_to(folder / f"{index % SIZE[0]:08d}.png")
+    read: dict[type, list[int]] = {LabelFolder: [], FrameFolder: []}
+    for kind in read:
+        original = kind.__getitem__
+
+        def counted(self: Any, index: slice, /, *, kind: Any = kind, original: Any = original) -> torch.Tensor:
+            clip: torch.Tensor = original(self, index)
+            read[kind].append(len(clip))
+            return clip
+
+        monkeypatch.setattr(kind, "__getitem__", counted)
+    out = report(
+        tmp_path / "long",
+        [tmp_path / "pred"],
+        labels=mask if has_truth else None,
+        flow=still,
+        out=tmp_path / "page.html",
+    )
+    assert max(read[LabelFolder]) <= 17
+    assert max(read[FrameFolder]) <= 17
+    assert sum(read[FrameFolder]) < 1_000
+    html = out.read_text()
+    assert out.stat().st_size < 5_000_000
+    item = data_of(html)["videos"][0]
+    assert (item["total"], item["kept"]) == (length, True)
+    assert 120 < len(item["positions"]) <= 150
+    assert f"{length:,} frames" in html
+    if has_truth:
+        assert "counted on every frame" in text_of(html, "Notes")
+    else:
+        assert "measured in 42 clips of 8 frames, evenly spaced" in text_of(html, "Notes")
 
 
 @pytest.mark.slow
