@@ -37,6 +37,8 @@ FUNCTIONS = [
     ("mvcseg.vlm", "ReplayVLM", [], []),
     ("mvcseg.vlm", "OpenAIVLM", [], []),
     ("mvcseg.vlm", "LocalVLM", [], []),
+    ("mvcseg.vlm", "ZeroShotScorer", ["folder"], ["template", "min_margin", "device"]),
+    ("mvcseg.vlm", "estimate_tokens", ["sizes", "text"], ["max_side"]),
     ("mvcseg.metrics", "MeanIoU", ["num_classes"], []),
     ("mvcseg.metrics", "VideoConsistency", ["clip_length"], []),
     ("mvcseg.metrics", "TemporalConsistency", ["num_classes", "flow"], []),
