@@ -73,9 +73,12 @@ def linked_areas(video: Video, labels: Video, *, group_of: Mapping[int, int], fl
     recent: deque[Integers] = deque(maxlen=LONGEST_GAP + 2)
     carried: list[_Map] = []  # the areas of the frame before, then of those before it, where they are now
     image: _Image | None = None
-    count = 0
+    count, size = 0, None
     for position in range(len(labels)):
         values = frame_of(labels, position)
+        size = size or values.shape
+        if values.shape != size:
+            raise ShapeError(f"labels: expected (h w) = {size} in frame {position} as before, got {values.shape}")
         numbers = areas(values, classes=group_of)
         if not numbers.any() and not carried:
             continue
@@ -158,7 +161,6 @@ def _image(video: Video, position: int, *, shape: tuple[int, ...]) -> _Image:
 
 def _moved(maps: list[_Map], before: _Image, now: _Image, *, flow: FlowEstimator) -> list[_Map]:
     """Maps of the frame before as they lie in the frame now; none across a cut."""
-    check_shapes(**{"video": (now.rgb, "n 3 h w"), "video one frame before": (before.rgb, "n 3 h w")})
     motion = flow(now.rgb / 255, before.rgb / 255)
     check_shapes(video=(now.rgb, "n 3 h w"), flow=(motion, "n 2 h w"))
     check_float(flow=motion)
@@ -182,12 +184,13 @@ def _overlaps(one: _Map, other: _Map) -> tuple[Integers, Integers, Integers]:
 def _sizes(areas_map: _Map, *, base: int, number: int) -> Integers:
     """Pixels of each of the areas from ``base`` on in a map, ``(number,)``."""
     values = areas_map[areas_map >= _FIRST].astype(np.int64) - _FIRST - base
-    return np.bincount(values, minlength=number)
+    sizes: Integers = np.bincount(values, minlength=number)
+    return sizes
 
 
 def _without(areas_map: _Map, is_gone: NDArray[np.bool_], *, base: int) -> _Map:
     """A map without some of the areas from ``base`` on."""
-    kept = areas_map.copy()
+    kept: _Map = areas_map.copy()
     is_area = areas_map >= _FIRST
     kept[is_area] = np.where(is_gone[areas_map[is_area] - _FIRST - base], 0, areas_map[is_area])
     return kept

@@ -1,4 +1,23 @@
-"""Tubes: areas of look-alike classes followed through a video, the things that one question is asked about."""
+"""Tubes: areas of look-alike classes followed through a video, each the thing that one question is asked about.
+
+An area is a connected set of pixels of one class in one frame. Areas are joined by three rules:
+
+1. *The same thing, perhaps by another name.* Areas of consecutive frames whose classes are of one group are one thing
+   where, once the earlier was moved along the optical flow, each covers more than half of the other. So a lake whose
+   label flips between frames is one tube.
+2. *Hidden.* What is gone for one or two frames and then lies where the flow has carried it is the same, if it was
+   seen for more frames than it was gone, before and after.
+3. *Flicker inside.* What comes out of one tube and goes back into it is part of it: the larger part of it lies in that
+   tube in the frame before it appears and in the frame after it vanishes, and the tube is there without it for at
+   least as many frames as it is seen. So speckles and passing patches of "river" in a lake belong to the lake.
+
+What persists beside another stays a tube of its own with a question of its own, however its border wavers: a river that
+meets the sea, a road beside grass. If one swallows the other for a frame, the merged area goes with the larger, and
+the smaller is found again by rule 2. A cut ends all tubes (`cuts`); without a flow there is nothing to see cuts by.
+
+What the rules cannot know: two things that have one class and touch are one area; a thing hidden for longer is a new
+tube; of two things that exchange their classes at once, each keeps its place.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +108,11 @@ class Tubes:
 def find_tubes(
     video: Video, labels: Video, *, group_of: Mapping[int, int], min_area: float, flow: FlowEstimator | None
 ) -> Tubes:
-    """The tubes of a video.
+    """The tubes of a video. Every pixel of the classes asked about is in exactly one, large or too small.
+
+    Video and labels are read once from front to back, a pair of frames at a time; in memory are a few numbers for
+    every area. The flow is only asked for where there is an area to carry on: in the frame before or, if it may be
+    hidden, the two before that.
 
     Args:
         video: uint8 ``(T, 3, H, W)``, a tensor or lazily read.
@@ -101,7 +124,16 @@ def find_tubes(
     Raises:
         ConfigError: ``min_area`` is outside its range.
         DTypeError: labels are no integers, or the video is not uint8.
-        ShapeError: video and labels differ in length or size, or frames differ in size.
+        ShapeError: video and labels differ in length or size, frames differ in size, or the flow is not of their size.
+
+    Example:
+        >>> import torch
+        >>> video, labels = torch.zeros(5, 3, 8, 12, dtype=torch.uint8), torch.zeros(5, 8, 12, dtype=torch.uint8)
+        >>> labels[:, 2:, :6], labels[:, 2:, 6:] = 1, 2  # a lake beside a river
+        >>> labels[1, 4:6, 1:4], labels[3, 2:, :6] = 2, 3  # the lake with a speckle, then called sea
+        >>> found = find_tubes(video, labels, group_of={1: 0, 2: 0, 3: 0}, min_area=0.01, flow=None)
+        >>> [(tube.frames, tube.box, tube.shares) for tube in found.large]
+        [((0, 4), (0, 2, 6, 8), ((1, 138), (3, 36), (2, 6))), ((0, 4), (6, 2, 12, 8), ((2, 180),))]
     """
     if not 0 <= min_area <= 1:
         raise ConfigError(f"min_area: expected a share of the frame in [0, 1], got {min_area}")
