@@ -158,11 +158,12 @@ def _correct(commands: Commands) -> None:
         "correct",
         "correct",
         "ask a vision-language model which of several look-alike classes a region is",
-        "Sends pictures of the video to the server you name, and nowhere else. The key is read\n"
-        "from OPENAI_API_KEY only. --dry-run tells the bill first. Answers are kept in OUT/.answers:\n"
-        "a run that was stopped asks nothing twice when the same command is given again.\n\n"
+        "Sends pictures of the video to the server you name, and nowhere else. The key\n"
+        "is read from OPENAI_API_KEY only. --dry-run tells the bill first. Answers are\n"
+        "kept in OUT/.answers: the same command again asks nothing twice.\n\n"
         "  mvcseg correct clip.mp4 masks --dry-run --out corrected\n"
-        "  mvcseg correct clip.mp4 masks --vlm http://localhost:8000/v1 --model llava --out corrected",
+        "  mvcseg correct clip.mp4 masks --vlm http://localhost:8000/v1 --model llava \\\n"
+        "      --out corrected",
     )
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
     parser.add_argument("prediction", metavar="PRED", help="folder of label maps, or one that holds <video name>/")

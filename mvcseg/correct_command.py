@@ -54,7 +54,9 @@ def correct(options: argparse.Namespace) -> None:
     if options.dry_run:
         if options.answers is not None:
             asked["views"] = vlm.most_views(vlm.ReplayVLM(options.answers), options.views)
-        _print_plan(vlm.plan_questions(video, labels, **asked), options)
+        plan = vlm.plan_questions(video, labels, **asked)
+        _print_bill(plan, options)
+        _print_questions(plan.questions, class_names)
         return
     out = made_folder(options.out)
     folder_for_labels(out, video)  # refused before anything is paid for
@@ -81,7 +83,7 @@ def correct(options: argparse.Namespace) -> None:
         )
 
 
-def _print_plan(plan: vlm.Plan, options: argparse.Namespace) -> None:
+def _print_bill(plan: vlm.Plan, options: argparse.Namespace) -> None:
     print(
         f"at most {_counted(plan.count, 'question')}, one image each, about {_counted(len(plan.questions), 'region')}"
     )
@@ -93,11 +95,20 @@ def _print_plan(plan: vlm.Plan, options: argparse.Namespace) -> None:
         print(f"left alone as smaller than --min-area: {_counted(plan.too_small, 'region')}")
     if plan.skipped:
         print(f"left out by --max-questions: {_counted(len(plan.skipped), 'region')}")
-    for question in plan.questions:
-        first, last = question.tube.frames
-        box = " ".join(map(str, question.tube.box))
-        shown_in = ", ".join(map(str, question.frames))
-        _print_wrapped(f"frames {first}-{last}, box {box}, shown in {shown_in}: {question.text}")
+
+
+def _print_questions(questions: Sequence[vlm.Question], class_names: Sequence[str]) -> None:
+    """Every text once, and below it the regions it is asked about."""
+    for text in dict.fromkeys(question.text for question in questions):
+        print()
+        _print_wrapped(text)
+        print("  frames     left  top right bottom  shown in frames, class now")
+        for question in questions:
+            if question.text == text:
+                frames = f"{question.tube.frames[0]}-{question.tube.frames[1]}"
+                box = "{:4} {:4} {:5} {:6}".format(*question.tube.box)
+                names = ", ".join(class_names[index] for index, _ in question.tube.shares)
+                print(shown(f"  {frames:<10} {box}  {', '.join(map(str, question.frames))}: {names}"))
 
 
 def _print_result(correction: vlm.Correction, answering: vlm.VLM, options: argparse.Namespace) -> None:
@@ -110,9 +121,9 @@ def _print_result(correction: vlm.Correction, answering: vlm.VLM, options: argpa
     print(f"{_counted(len(correction.changes), 'region')}{': ' if counts else ''}{counts}")
     asked = sum(len(change.answers) for change in correction.changes)
     if isinstance(answering, vlm.CachedVLM) and answering.found:
-        print(f"{_counted(asked, 'question')}, {answering.found} of them answered in an earlier run")
+        print(f"{_counted(asked, 'question')} asked, {answering.found} of them answered in an earlier run")
     else:
-        print(_counted(asked, "question"))
+        print(f"{_counted(asked, 'question')} asked")
     usage = getattr(answering, "usage", None)
     if isinstance(usage, vlm.Usage) and usage.requests:
         cost = _cost(usage.prompt_tokens, usage.completion_tokens, options)

@@ -23,6 +23,7 @@ PROMPTS = {"report": REPORT_PROMPT, "outline": OUTLINE_PROMPT, "mark": MARK_PROM
 LONGEST_ANSWER = 4000
 """Characters of an answer that is still read; a longer one is no answer to a question like this."""
 
+_BREAKS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s'’-]")
 _NEGATIONS = frozenset({"not", "no", "never", "neither", "nor", "none", "cannot", "without", "hardly"})
@@ -126,12 +127,8 @@ def spoken(name: str) -> str:
 
 def in_one_line(text: str) -> str:
     """A text without control characters, line breaks, lone surrogates and marks that turn its direction around."""
-    plain = "".join(" " if _is_control(char) else char for char in text)
-    return " ".join(plain.split())
-
-
-def _is_control(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _TURNS
+    plain = (" " if unicodedata.category(char) in _BREAKS else char for char in text if char not in _TURNS)
+    return " ".join("".join(plain).split())
 
 
 def _ends_clause(before: str | _Name, part: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DataError, VLMAnswerError
-from mvcseg.vlm import CachedVLM
+from mvcseg.vlm import CachedVLM, ReplayVLM, Usage
 
 
 class Counting:
@@ -37,6 +37,22 @@ def test_same_question_is_asked_once_across_runs(tmp_path: Path) -> None:
     assert again.kept([image()], "a?", choices=("x", "y")) == "answer 1"
     assert again([image()], "a?", choices=("x", "y")) == "answer 1"
     assert (first.asked, second.asked) == (1, 0)
+
+
+def test_answers_found_on_disk_are_counted(tmp_path: Path) -> None:
+    cached = CachedVLM(Counting(), tmp_path)
+    for value in (0, 1, 0, 0):
+        cached([image(value)], "a?", choices=("x",))
+    assert cached.found == 2
+
+
+def test_cost_and_limits_are_those_of_the_model(tmp_path: Path) -> None:
+    vlm = Counting()
+    assert CachedVLM(vlm, tmp_path).usage is None
+    vlm.usage = Usage(requests=2)  # type: ignore[attr-defined]
+    assert CachedVLM(vlm, tmp_path).usage == Usage(requests=2)
+    assert CachedVLM(ReplayVLM(["one"]), tmp_path).most_views == 1
+    assert CachedVLM(vlm, tmp_path).most_views is None
 
 
 def test_other_image_question_choices_or_model_is_asked_anew(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mvcseg.errors import DataError
-from mvcseg.vlm import Change, ReplayVLM, read_changes, write_changes
+from mvcseg.vlm import Change, ReplayVLM, ViewAnswer, read_changes, write_changes
 
 CHANGED = Change(
     status="changed",
@@ -26,8 +26,12 @@ CHANGED = Change(
     question="Is the water ...?",
     answer="a lake é",
     image="ab12",
+    answers=(
+        ViewAnswer(frame=3, image="ab12", answer="a lake é", to_class=37, to_name="lake"),
+        ViewAnswer(frame=5, image="cd34", answer=None, reason="HTTP 500"),
+    ),
 )
-FAILED = replace(CHANGED, status="failed", reason="HTTP 500", to_class=None, to_name=None, answer=None)
+FAILED = replace(CHANGED, status="failed", reason="HTTP 500", to_class=None, to_name=None, answer=None, answers=())
 
 
 def test_log_reads_back_as_written(tmp_path: Path) -> None:
@@ -41,10 +45,21 @@ def test_row_is_what_a_report_shows() -> None:
     assert (row["frames"], row["region"], row["from"], row["to"]) == ([2, 5], [1, 2, 30, 40], "river", "lake")
     assert (row["question"], row["answer"], row["reason"]) == ("Is the water ...?", "a lake é", "")
     assert FAILED.row()["to"] is None
+    assert row["answers"] == [
+        {"frame": 3, "answer": "a lake é", "to": "lake", "to_class": 37, "reason": "", "image": "ab12"},
+        {"frame": 5, "answer": None, "to": None, "to_class": None, "reason": "HTTP 500", "image": "cd34"},
+    ]
+
+
+def test_log_of_one_question_a_region_still_reads(tmp_path: Path) -> None:
+    old = {key: value for key, value in CHANGED.row().items() if key != "answers"}
+    (tmp_path / "changes.json").write_text(json.dumps([old]))
+    assert read_changes(tmp_path / "changes.json") == (replace(CHANGED, answers=()),)
 
 
 def test_log_can_be_replayed(tmp_path: Path) -> None:
-    write_changes(tmp_path / "changes.json", [replace(CHANGED, image=""), replace(FAILED, question="other?")])
+    changes = [replace(CHANGED, image="", answers=()), replace(FAILED, question="other?")]
+    write_changes(tmp_path / "changes.json", changes)
     assert ReplayVLM(tmp_path / "changes.json")([], "Is the water ...?") == "a lake é"
 
 
@@ -62,6 +77,10 @@ def test_log_can_be_replayed(tmp_path: Path) -> None:
         ({"question": None}, "row 1: question: expected a text"),
         ({"to_class": "lake"}, "row 1: to_class"),
         ({"answer": 3}, "row 1: answer"),
+        ({"answers": {}}, "row 1: answers: expected a list"),
+        ({"answers": [3]}, "row 1: answer 0: expected an object"),
+        ({"answers": [{"frame": 3}]}, "row 1: answer 0: image: expected a text"),
+        ({"answers": [{"frame": 3.5, "image": "", "reason": ""}]}, "row 1: answer 0: frame: expected an integer"),
     ],
 )
 def test_row_of_another_form_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:

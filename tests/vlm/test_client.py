@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError, VLMAnswerError
-from mvcseg.vlm import ReplayVLM, images_digest
+from mvcseg.vlm import PROMPTS, ReplayVLM, images_digest, most_views, question_text
 
 
 def image(value: int = 0) -> torch.Tensor:
@@ -44,6 +44,45 @@ def test_entry_with_an_image_answers_for_that_image_only() -> None:
         vlm([image(3)], "a?")
 
 
+def test_log_answers_view_by_view() -> None:
+    views = [{"image": images_digest([image(value)]), "answer": f"say {value}", "frame": value} for value in (1, 2)]
+    failed = {"image": images_digest([image(3)]), "answer": None, "frame": 3}
+    vlm = ReplayVLM(
+        [{"question": "a?", "answer": "say 1", "image": views[0]["image"], "key_frame": 1, "answers": [*views, failed]}]
+    )
+    assert [vlm([image(value)], "a?") for value in (2, 1)] == ["say 2", "say 1"]
+    assert vlm.most_views is None
+    with pytest.raises(VLMAnswerError, match="for these images"):
+        vlm([image(3)], "a?")
+
+
+def test_first_text_of_a_log_is_no_answer_to_the_view_that_failed() -> None:
+    failed, said = ({"image": images_digest([image(v)]), "answer": a} for v, a in ((1, None), (2, "a lake")))
+    vlm = ReplayVLM([{"question": "a?", "answer": "a lake", "image": failed["image"], "answers": [failed, said]}])
+    assert vlm([image(2)], "a?") == "a lake"
+    with pytest.raises(VLMAnswerError, match="no answer is recorded for these images"):
+        vlm([image(1)], "a?")
+
+
+def test_answers_for_one_question_a_thing_are_for_one_view_of_it() -> None:
+    old_log = [{"question": "a?", "answer": "one", "image": images_digest([image()]), "key_frame": 3}]
+    in_order = [{"question": "a?", "answer": "one"}, {"question": "a?", "answer": "two"}]
+    for answers in (["one"], {"a?": ["one", "two"]}, old_log, in_order):
+        assert most_views(ReplayVLM(answers), 3) == 1
+    for answers in ({"a?": "one"}, in_order[:1], [{"question": "a?", "answer": "one", "image": "ab"}]):
+        assert most_views(ReplayVLM(answers), 3) == 3
+    assert most_views(lambda images, prompt, *, choices: "x", 5) == 5
+
+
+@pytest.mark.parametrize("recorded", list(PROMPTS))
+@pytest.mark.parametrize("asked", list(PROMPTS))
+def test_questions_by_name_are_one_question(recorded: str, asked: str) -> None:
+    said, heard = (question_text("water", ["river", "lake"], prompt=PROMPTS[name]) for name in (recorded, asked))
+    assert ReplayVLM({said: "a lake"})([], heard) == "a lake"
+    with pytest.raises(VLMAnswerError, match="no answer is recorded"):
+        ReplayVLM({said: "a lake"})([], heard.replace("lake", "sea"))
+
+
 def test_entries_without_images_answer_once_always_or_several_in_order() -> None:
     vlm = ReplayVLM(
         [
@@ -74,7 +113,21 @@ def test_json_file_holds_what_the_argument_may_be(tmp_path: Path, value: object)
 
 
 @pytest.mark.parametrize(
-    "value", [{"a?": 3}, {"a?": [3]}, 3, None, ["one", 2], [{"question": "a?", "answer": 3}], [{"answer": "one"}], [[]]]
+    "value",
+    [
+        {"a?": 3},
+        {"a?": [3]},
+        3,
+        None,
+        ["one", 2],
+        [{"question": "a?", "answer": 3}],
+        [{"answer": "one"}],
+        [[]],
+        [{"question": "a?", "answers": 3}],
+        [{"question": "a?", "answers": [3]}],
+        [{"question": "a?", "answers": [{}]}],
+        [{"question": "a?", "answers": [{"image": "ab", "answer": 3}]}],
+    ],
 )
 def test_other_forms_are_refused(tmp_path: Path, value: object) -> None:
     path = tmp_path / "answers.json"

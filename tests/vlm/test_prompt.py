@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, VLMAnswerError
-from mvcseg.vlm import OUTLINE_PROMPT, REPORT_PROMPT, VSPW_GROUPS, Group, parse_answer, question_text
-from mvcseg.vlm.prompt import LONGEST_ANSWER, spoken
+from mvcseg.vlm import OUTLINE_PROMPT, PROMPTS, REPORT_PROMPT, VSPW_GROUPS, Group, parse_answer, question_text
+from mvcseg.vlm.prompt import LONGEST_ANSWER, in_one_line, spoken
 
 WATER = ["river", "lake", "sea"]
 QUESTION = "Is the water in the image a river, lake, sea? Please give me the only answer."
@@ -21,6 +21,31 @@ def test_question_is_the_reports_word_for_word() -> None:
 def test_question_says_underscores_as_spaces() -> None:
     text = question_text("storage_unit", ["shelf", "cupboard_or_showcase"])
     assert text == "Is the storage unit in the image a shelf, cupboard or showcase? Please give me the only answer."
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("a\nb\r\n c\td", "a b c d"),
+        ("a\x00b\x1b[31mc\x7fd\x9be", "a b [31mc d e"),
+        ("a\u2028b\u2029c", "a b c"),
+        ("\u202eabc\u2069", "abc"),
+        ("a\ud800b", "a b"),
+        ("می\u200cخواهم ｌａｋｅ 👩\u200d🚀", "می\u200cخواهم ｌａｋｅ 👩\u200d🚀"),
+        ("", ""),
+    ],
+)
+def test_text_of_others_fits_one_line_and_keeps_its_letters(text: str, plain: str) -> None:
+    assert in_one_line(text) == plain
+
+
+def test_questions_by_name_differ_in_what_they_point_at_only() -> None:
+    assert {name: prompt.split("{stuff} ")[1].split(" a {classes}")[0] for name, prompt in PROMPTS.items()} == {
+        "report": "in the image",
+        "outline": "inside the magenta outline",
+        "mark": "tinted in magenta",
+    }
+    assert len({prompt.partition("{classes}")[2] for prompt in PROMPTS.values()}) == 1
 
 
 def test_names_with_braces_are_not_fields() -> None:
