@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from chat_server import chat_server as chat_server
 from dvis_files import DVISFiles, write_dvis_files
 from golden_files import GoldenFolders
 
