@@ -164,11 +164,10 @@ def test_arrays_come_back_in_their_layout(axes: tuple[int, ...]) -> None:
 
 
 def test_an_array_can_be_plotted_as_it_is() -> None:
-    from matplotlib.figure import Figure
-
+    figures = pytest.importorskip("matplotlib.figure")
     frame = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     picture = overlay(frame, labels_of()[0].numpy().astype(np.uint16), colours=COLOURS)
-    drawn = Figure().subplots().imshow(picture)
+    drawn = figures.Figure().subplots().imshow(picture)
     np.testing.assert_array_equal(drawn.get_array(), picture)
 
 
