@@ -106,6 +106,7 @@ class Comparison:
         plan: the questions.
         truths: the true class of each question's tube; None where ground truth does not say, or there is none.
         has_truth: whether ground truth was given.
+        not_offered: questions about tubes that truly are of a class that is none of the choices.
         models: one for each model, in the order given.
         pairs: agreement of each two models.
     """
@@ -113,6 +114,7 @@ class Comparison:
     plan: Plan
     truths: tuple[int | None, ...]
     has_truth: bool
+    not_offered: int
     models: tuple[Compared, ...]
     pairs: tuple[Agreement, ...]
 
@@ -251,6 +253,10 @@ def compare_vlms(
         plan=plan,
         truths=_true_classes(plan, found),
         has_truth=truth is not None,
+        not_offered=sum(
+            truth.majority is not None and truth.majority not in question.choices
+            for question, truth in zip(plan.questions, found or (), strict=truth is not None)
+        ),
         models=tuple(models),
         pairs=tuple(_pair(plan, one, other) for one, other in combinations(models, 2)),
     )

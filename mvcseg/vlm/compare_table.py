@@ -56,6 +56,7 @@ def comparison_value(
         "too_small": comparison.plan.too_small,
         "has_truth": comparison.has_truth,
         "known": comparison.known,
+        "not_offered": comparison.not_offered,
         "right_before": comparison.right_before,
         "models": [_model_value(model, price=(prices or {}).get(model.name)) for model in comparison.models],
         "agreement": [
@@ -97,8 +98,8 @@ def _heading(comparison: Comparison) -> str:
     text += f" ({', '.join(more)})." if more else "."
     if comparison.has_truth:
         text += (
-            f" Ground truth knows the class of {comparison.known}: that of more than half of a region's labelled "
-            "pixels, if it is one of the choices."
+            f" By ground truth {comparison.known} have a right answer, the class of more than half of the region's "
+            f"labelled pixels; {comparison.not_offered} are about regions of a class that is not offered."
         )
     return _wrapped(text)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from os import PathLike
 
 import yaml
@@ -20,6 +21,7 @@ _HEADER = """\
 # Classes that look alike. A question about a group reads "Is the {noun} in the image a {classes}?": give each
 # group a noun that all its classes are, and remove the groups that no picture could settle.
 """
+_MOST_LEFT_OUT = 10
 _SHARES = """\
 # Percentages: confused pixels among all that are or were called the class of the two that suffers more.
 """
@@ -59,7 +61,8 @@ def write_groups(
         path: the file.
         groups: what is written, in this order.
         class_names: name of every class, by id. A class whose name another has as well is written by its id.
-        matrix: the confusion matrix the groups come from; adds how much each pair is confused, as comments.
+        matrix: the confusion matrix the groups come from; adds as comments how much each pair is confused, and up to
+            ten pairs that are confused as much as one of these but in no group together.
 
     Raises:
         DataError: the file cannot be written.
@@ -75,7 +78,10 @@ def write_groups(
         lines.append(f"- noun: {_scalar(group.noun)}\n")
         lines.append(f"  classes: [{', '.join(_class(index, class_names) for index in group.class_ids)}]\n")
         if shares is not None:
-            lines += [f"  #   {line}\n" for line in _pairs(group, shares, class_names)]
+            lines += [f"  #   {line}\n" for line in _told(_pairs(group.class_ids, shares), class_names)]
+    if shares is not None and (left_out := _left_out(groups, shares)):
+        lines.append("# Confused as well, and in no group together:\n")
+        lines += [f"#   {line}\n" for line in _told(left_out, class_names)]
     write_text(path, "".join(lines))
 
 
@@ -107,12 +113,21 @@ def _id(found: Located, class_names: Sequence[str]) -> int:
     return owners[0]
 
 
-def _pairs(group: Group, shares: Tensor, class_names: Sequence[str]) -> list[str]:
-    """The pairs of a group, most confused first."""
-    members = sorted(group.class_ids)
-    pairs = [(float(shares[i, j]), i, j) for i in members for j in members if i < j]
-    ranked = sorted(pairs, key=lambda pair: (-pair[0], *pair[1:]))
-    return [f"{100 * share:4.1f} %  {_line(class_names[i])} / {_line(class_names[j])}" for share, i, j in ranked]
+def _pairs(members: Iterable[int], shares: Tensor) -> list[tuple[float, int, int]]:
+    """Share and ids of each pair of classes, most confused first."""
+    pairs = [(float(shares[i, j]), i, j) for i, j in combinations(sorted(members), 2)]
+    return sorted(pairs, key=lambda pair: (-pair[0], *pair[1:]))
+
+
+def _left_out(groups: Sequence[Group], shares: Tensor) -> list[tuple[float, int, int]]:
+    together = {(i, j) for group in groups for _, i, j in _pairs(group.class_ids, shares)}
+    least = min(float(shares[i, j]) for i, j in together)
+    pairs = _pairs(range(len(shares)), shares)
+    return [pair for pair in pairs if pair[0] >= max(least, 0.001) and pair[1:] not in together][:_MOST_LEFT_OUT]
+
+
+def _told(pairs: Sequence[tuple[float, int, int]], class_names: Sequence[str]) -> list[str]:
+    return [f"{100 * share:4.1f} %  {_line(class_names[i])} / {_line(class_names[j])}" for share, i, j in pairs]
 
 
 def _class(index: int, class_names: Sequence[str]) -> str:

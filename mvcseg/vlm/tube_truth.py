@@ -30,18 +30,20 @@ class TubeTruth:
 
     counts: Mapping[tuple[int, int], int]
 
-    def class_of(self, choices: Collection[int]) -> int | None:
-        """The true class of the tube: that of more than half of its labelled pixels, if it is one of ``choices``.
-
-        None where there is no such class, where it is not offered (no answer can be right), or nothing is labelled.
-        """
+    @property
+    def majority(self) -> int | None:
+        """The class of more than half of the labelled pixels; None where there is none, or nothing is labelled."""
         pixels: Counter[int] = Counter()
         for (_, true), count in self.counts.items():
             pixels[true] += count
         for index, count in pixels.most_common(1):
-            if 2 * count > pixels.total() and index in choices:
+            if 2 * count > pixels.total():
                 return index
         return None
+
+    def class_of(self, choices: Collection[int]) -> int | None:
+        """The true class of the tube: `majority`, if it is one of ``choices``; of another no answer can be right."""
+        return self.majority if self.majority in choices else None
 
     def mended(self, new_class: int) -> int:
         """Pixels that are wrong and become right where the whole tube becomes ``new_class``."""

@@ -89,6 +89,17 @@ def test_answers_are_counted_and_judged() -> None:
     assert (result.known, result.right_before) == (2, 1)
 
 
+def test_regions_of_a_class_that_is_not_offered_are_told_apart() -> None:
+    video, labels, truth = scene()
+    truth[labels == 3] = 0
+    result = compare_vlms(
+        video, labels, vlms={"a": Told("The sea.")}, groups=GROUPS, class_names=NAMES, truth=truth, flow=None
+    )
+    assert (result.truths, result.known, result.not_offered) == ((1, None), 1, 1)
+    assert (result.models[0].judged, result.models[0].right) == (1, 0)
+    assert "1 are about regions of a class that is not offered" in " ".join(comparison_table(result).split())
+
+
 def test_consequences_are_those_of_a_correction() -> None:
     video, labels, truth = scene()
     result = compared({"right": Told("A river.", "The sea."), "wrong": Told("The sea.", "A lake.")})

@@ -105,6 +105,22 @@ def test_shares_of_confusion_stand_beside_the_classes(tmp_path: Path) -> None:
     assert read_groups(tmp_path / "g.yaml", class_names=names) == groups
 
 
+def test_pairs_of_no_group_are_told_where_they_are_confused_as_much(tmp_path: Path) -> None:
+    matrix = torch.eye(4) * 100
+    for i, j, count in ((0, 1, 30), (1, 2, 20), (2, 3, 25), (0, 3, 1)):
+        matrix[i, j] = matrix[j, i] = count
+    names = ["sky", "river", "lake", "sea"]
+    groups = confusion_groups(matrix, class_names=names)
+    assert [group.class_ids for group in groups] == [(0, 1), (2, 3)]
+    write_groups(tmp_path / "g.yaml", groups, class_names=names, matrix=matrix)
+    assert "in no group together" not in (tmp_path / "g.yaml").read_text()
+    matrix[1, 2] = matrix[2, 1] = 40
+    write_groups(tmp_path / "g.yaml", groups, class_names=names, matrix=matrix)
+    (line,) = (tmp_path / "g.yaml").read_text().partition("in no group together:\n")[2].splitlines()
+    assert line.endswith("%  river / lake")
+    assert read_groups(tmp_path / "g.yaml", class_names=names) == groups
+
+
 def test_nothing_to_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="groups: expected at least one"):
         write_groups(tmp_path / "g.yaml", [], class_names=NAMES)

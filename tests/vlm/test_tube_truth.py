@@ -58,6 +58,7 @@ def test_true_class_is_that_of_more_than_half_and_offered() -> None:
     assert TubeTruth({(1, 2): 5, (1, 1): 5}).class_of([1, 2]) is None
     assert TubeTruth({(1, 2): 4, (1, 1): 3, (1, 3): 3}).class_of([1, 2, 3]) is None
     assert TubeTruth({(1, 7): 9}).class_of([1, 2]) is None
+    assert TubeTruth({(1, 7): 9}).majority == 7
     assert TubeTruth({}).class_of([1, 2]) is None
     assert TubeTruth({(1, 2): 3, (2, 2): 3, (2, 1): 5}).class_of([1, 2]) == 2
 
