@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,34 @@ def save_siglip(folder: Path) -> None:
     torch.manual_seed(0)
     transformers.SiglipModel(config).save_pretrained(folder)
     transformers.SiglipProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+
+
+def give_siglip_its_own_tokenizer(folder: Path) -> None:
+    """Replace the word tokenizer of a saved SigLIP by one of SentencePiece, as the published models have."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a photo of a river", "a photo of a lake", "the sea", "water in the image"] * 20),
+        model_writer=model,
+        vocab_size=21,  # as many as the word tokenizer has
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    settings = {
+        "tokenizer_class": "SiglipTokenizer",
+        "processor_class": "SiglipProcessor",
+        "model_max_length": 12,
+        "model_input_names": ["input_ids"],
+        "pad_token": "</s>",
+    }
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "spiece.model").write_bytes(model.getvalue())
 
 
 def save_siglip2(folder: Path) -> None:
@@ -149,4 +179,40 @@ def save_qwen2_vl(folder: Path) -> None:
         tokenizer=tokenizer,
         video_processor=transformers.Qwen2VLVideoProcessor(),
         chat_template=template,
+    ).save_pretrained(folder)
+
+
+def save_idefics3(folder: Path) -> None:
+    """An Idefics 3, as SmolVLM is, which cuts an image into squares and shows it whole besides."""
+    import transformers
+
+    squares = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
+    special = [*SPECIAL, "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *squares]
+    tokenizer = word_tokenizer(special=special)
+    text = transformers.LlamaConfig(
+        **SMALL,
+        initializer_range=1.0,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=3,
+        pad_token_id=2,
+    )
+    config = transformers.Idefics3Config(
+        image_token_id=SPECIAL.index("<image>"),
+        pad_token_id=2,
+        scale_factor=2,
+        text_config=text,
+        vision_config={**SMALL, "image_size": 32, "patch_size": 8},
+    )
+    images = transformers.Idefics3ImageProcessor(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    template = (
+        "{% for m in messages %}{{ m.role }}: {% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}"
+        "{{ c.text }}{% endif %}{% endfor %}<end_of_utterance>{% endfor %} assistant:"
+    )
+    torch.manual_seed(0)
+    transformers.Idefics3ForConditionalGeneration(config).save_pretrained(folder)
+    transformers.Idefics3Processor(
+        image_processor=images, tokenizer=tokenizer, image_seq_len=4, chat_template=template
     ).save_pretrained(folder)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_vlms import WORDS, save_llava, save_qwen2_vl
+from tiny_vlms import WORDS, save_idefics3, save_llava, save_qwen2_vl
 
 from mvcseg.errors import CheckpointError, ConfigError, DTypeError, MissingExtraError, ShapeError, VLMAnswerError
 from mvcseg.vlm import Group, LocalVLM, correct_labels
@@ -110,9 +111,16 @@ def test_weights_take_the_dtype_asked_for(model_folder: Path) -> None:
     assert isinstance(vlm([image(seed=1)], "river?"), str)
 
 
-def test_several_images_and_none_are_answered(vlm: LocalVLM) -> None:
-    assert isinstance(vlm([image(seed=1), image(seed=2)], "river?"), str)
-    assert isinstance(vlm([], "river?"), str)
+@pytest.mark.parametrize("save", [save_llava, save_qwen2_vl, save_idefics3])
+def test_one_image_several_and_none_are_answered_by_every_family(save: Callable[[Path], None], tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    save(tmp_path)
+    vlm = LocalVLM(tmp_path, max_new_tokens=4)
+    wide, tall = image(seed=1, height=40, width=90), image(seed=2, height=90, width=40)
+    for images in ([wide], [wide, tall], [tall, wide, wide], []):
+        answer = vlm(images, "is the water a river?")
+        assert answer == vlm(images, "is the water a river?")
+        assert set(answer.split()) <= set(WORDS)
 
 
 def test_identity_names_the_model_and_hub_prefix_is_dropped(vlm: LocalVLM, model_folder: Path) -> None:

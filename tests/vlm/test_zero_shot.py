@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_vlms import save_clip, save_llava, save_siglip, save_siglip2
+from tiny_vlms import give_siglip_its_own_tokenizer, save_clip, save_llava, save_siglip, save_siglip2
 from torch import Tensor
 
 from mvcseg.errors import CheckpointError, ConfigError, DTypeError, MissingExtraError, ShapeError, VLMAnswerError
@@ -124,6 +125,19 @@ def test_case_says_nothing_to_siglip(folders: dict[str, Path], monkeypatch: pyte
     scorer._processor.tokenizer.backend_tokenizer.normalizer = None  # the tiny tokenizer's own lower case
     upper = scorer.shares([image(seed=0)], choices=("LAKE", "Sea"))
     assert upper == scorer.shares([image(seed=0)], choices=("lake", "sea"))
+
+
+def test_own_tokenizer_of_siglip_is_padded_to_its_window(folders: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("sentencepiece")
+    shutil.copytree(folders["siglip"], tmp_path / "model")
+    give_siglip_its_own_tokenizer(tmp_path / "model")
+    scorer = ZeroShotScorer(tmp_path / "model", template="{}")
+    assert type(scorer._processor.tokenizer).__name__ == "SiglipTokenizer"
+    inputs = scorer._inputs([image(seed=0)], ["sea", "a"])
+    assert set(inputs) == {"input_ids", "pixel_values"}
+    assert inputs["input_ids"].shape == (2, 12)
+    assert (inputs["input_ids"][:, -1] == 1).all()  # its padding and its end are one
+    assert scorer([image(seed=0)], choices=("sea", "a")) in ("sea", "a")
 
 
 def test_text_longer_than_the_window_is_cut(clip: ZeroShotScorer, folders: dict[str, Path]) -> None:
