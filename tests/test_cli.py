@@ -238,6 +238,10 @@ def test_label_maps_of_another_video_are_not_mixed_with_this_ones(
 def test_report_writes_a_page(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(f"{PREDICT} --out masks")
     capsys.readouterr()
+    for option in ("", "--no-flicker"):
+        run(f"report in/set/data/pan masks {option} --out page.html")
+        assert ("of its pixels flicker" in Path("page.html").read_text()) == (not option)
+    capsys.readouterr()
     run("report in/set/data/pan masks --labels in/set/data/pan/mask --out page.html")
     assert output(capsys).strip() == "page.html"
     assert "VC8" in Path("page.html").read_text()

@@ -42,6 +42,9 @@ FUNCTIONS = [
     ("mvcseg.metrics", "MeanIoU", ["num_classes"], []),
     ("mvcseg.metrics", "VideoConsistency", ["clip_length"], []),
     ("mvcseg.metrics", "TemporalConsistency", ["num_classes", "flow"], []),
+    ("mvcseg.report", "overlay", ["frames", "labels"], ["colours", "opacity"]),
+    ("mvcseg.report", "show", ["video", "labels"], ["class_names", "colours", "max_frames"]),
+    ("mvcseg.reporting", "report", ["video", "predictions"], ["out", "labels", "flow"]),
     ("mvcseg.data", "VSPW", ["root"], ["split"]),
     ("mvcseg.data", "open_video", ["path"], []),
     (
