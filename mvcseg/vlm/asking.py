@@ -168,18 +168,23 @@ def _asked(
     # Whatever a caller's own client raises, the answers already paid for must not be lost with it.
     except Exception as error:
         until.note(error)
-        return replace(nothing, reason=_told(error))
+        undecided = error.answer if isinstance(error, VLMAnswerError) else ""
+        return replace(nothing, reason=_told(error), answer=_kept(undecided) or None)
     until.note(None)
     if not isinstance(text, str):
         return replace(nothing, reason=f"expected the answer as a text, got {type(text).__name__}")
-    kept = text if len(text) <= LONGEST_ANSWER else text[:LONGEST_ANSWER] + "…"
-    said = replace(nothing, answer=without_key(kept, key=api_key()))
+    said = replace(nothing, answer=_kept(text))
     names = {name: index for index, name in question.choices.items()}
     try:
         chosen = names[parse_answer(text, choices=list(names), noun=question.noun, question=question.text)]
     except VLMAnswerError as unclear:
         return replace(said, reason=_told(unclear))
     return replace(said, to_class=chosen, to_name=class_names[chosen])
+
+
+def _kept(answer: str) -> str:
+    kept = answer if len(answer) <= LONGEST_ANSWER else answer[:LONGEST_ANSWER] + "…"
+    return without_key(kept, key=api_key())
 
 
 def _is_confirmed(question: Question, answers: Sequence[ViewAnswer]) -> bool:

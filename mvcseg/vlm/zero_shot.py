@@ -85,9 +85,9 @@ class ZeroShotScorer:
         second, best = sorted(range(len(choices)), key=shares.__getitem__)[-2:]
         margin = shares[best] - shares[second]
         if margin < self._min_margin or margin == 0:
+            scores = f"{choices[best]} {shares[best]:.1%}, {choices[second]} {shares[second]:.1%}"
             raise VLMAnswerError(
-                f"undecided: {choices[best]} {shares[best]:.1%}, {choices[second]} {shares[second]:.1%}, expected the "
-                f"first to lead by {self._min_margin:.1%} at least"
+                f"undecided: {scores}, expected the first to lead by {self._min_margin:.1%} at least", answer=scores
             )
         return choices[best]
 

@@ -151,6 +151,12 @@ def test_reason_tells_what_every_view_said() -> None:
     assert outcome(VLMAnswerError("busy"), "lake", agreement=0.6).answer is None
 
 
+def test_error_that_holds_an_answer_is_an_unclear_answer() -> None:
+    change = outcome(VLMAnswerError("undecided: lake 41%, river 40%", answer="lake 41%, river 40%"))
+    assert (change.status, change.answer) == ("unclear", "lake 41%, river 40%")
+    assert change.reason == "undecided: lake 41%, river 40%"
+
+
 def unavailable(count: int) -> list[Exception]:
     return [VLMUnavailableError("HTTP 401: no such key") for _ in range(count)]
 
