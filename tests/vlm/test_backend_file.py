@@ -124,6 +124,12 @@ def test_model_that_cannot_be_opened_is_one_that_nobody_can_ask(
         backends["a"]([IMAGE], "Is it a river, lake?", choices=("river", "lake"))
 
 
+def test_example_is_read() -> None:
+    backends = read_backends(Path(__file__).parents[2] / "examples/models.yaml")
+    assert [backend.kind for backend in backends] == ["vlm", "vlm", "local", "zero_shot", "answers"]
+    assert [backend.name for backend in backends if backend.send_key] == ["gpt-4o"]
+
+
 def test_prices_are_those_given(tmp_path: Path) -> None:
     text = "- {name: a, local: b, price: {input: 0, output: 1.5}}\n- {name: c, local: d}"
     assert Backends(read_backends(written(tmp_path, text))).prices == {"a": Price(0, 1.5)}

@@ -105,6 +105,12 @@ def test_shares_of_confusion_stand_beside_the_classes(tmp_path: Path) -> None:
     assert read_groups(tmp_path / "g.yaml", class_names=names) == groups
 
 
+def test_example_is_read() -> None:
+    names = ["sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "bicyclist"]
+    groups = read_groups(Path(__file__).parents[2] / "examples/groups_camvid.yaml", class_names=names)
+    assert [group.noun for group in groups] == ["structure", "ground", "vehicle"]
+
+
 def test_pairs_of_no_group_are_told_where_they_are_confused_as_much(tmp_path: Path) -> None:
     matrix = torch.eye(4) * 100
     for i, j, count in ((0, 1, 30), (1, 2, 20), (2, 3, 25), (0, 3, 1)):
