@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ def embed_video(
         num_classes: K.
         max_side: longer side in pixels, at most; smaller frames stay as they are.
         max_frames: most frames embedded, chosen by `sample_positions`.
-        max_bytes: bound on the base64 text; both sides shrink by a fifth until it fits.
+        max_bytes: bound on the base64 text; both sides shrink alike until it fits.
         progress: called with frames done and frames in all; begins anew where they did not fit. With a flow every
             frame counts twice.
         flow: where pixels went between two frames; None embeds no flicker. Flicker is found at the size embedded,
@@ -113,7 +114,9 @@ def embed_video(
             embedded = replace(embedded, flicker=bits)
         if is_last or embedded.num_bytes <= max_bytes:
             return embedded
-        side = max(SMALLEST_SIDE, max(embedded.size) * 4 // 5)
+        # bytes grow with the area or less; the last bit makes sure that every round gets smaller
+        fitting = math.sqrt(max_bytes / embedded.num_bytes)
+        side = max(SMALLEST_SIDE, int(max(embedded.size) * min(0.93 * fitting, 0.95)))
 
 
 def sample_positions(length: int, most: int, *, keep: Sequence[int] = ()) -> list[int]:

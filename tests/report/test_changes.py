@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mvcseg.errors import ConfigError
-from mvcseg.report.changes import IN_SIGHT, MOST, change_list
+from mvcseg.report.changes import IN_SIGHT, LONGEST, MOST, MOST_VIEWS, change_list
 
 NAMES = ("sky", "sea", "lake")
 COLOURS = ("#000001", "#000002", "#000003")
@@ -67,3 +67,53 @@ def test_no_changes_give_no_list() -> None:
 def test_a_row_without_frames_is_refused(frames: object) -> None:
     with pytest.raises(ConfigError, match="changes: expected frames"):
         listed(("clip", [row(1, frames=frames)]))
+
+
+def answers(*views: object, **other: object) -> list[dict[str, Any]]:
+    region = listed(("clip", [row(1, answers=list(views), **other)]))["groups"][0]["rows"][0]
+    found: list[dict[str, Any]] = region["answers"]
+    return found
+
+
+def test_every_view_is_told_with_its_frame_class_and_words() -> None:
+    first, second, third = answers(
+        {"frame": 4, "answer": "Lake.", "to": "lake", "image": "ab"},
+        {"frame": 2, "answer": '{"answer": "sea"}', "to": "sea"},
+        {"frame": 5, "answer": "Hard to say", "to": None, "reason": "names no class asked about"},
+    )
+    assert (first["where"], first["frame"], first["name"], first["colour"], first["words"]) == (
+        "Frame 5",
+        4,
+        "lake",
+        "#000003",
+        "",
+    )
+    assert (second["name"], second["words"]) == ("sea", '{"answer": "sea"}')
+    assert (third["name"], third["words"], third["reason"]) == ("", "Hard to say", "names no class asked about")
+
+
+def test_a_view_that_was_not_answered_says_so() -> None:
+    only = answers({"frame": 3, "answer": None, "to": None, "reason": "timed out"})[0]
+    assert (only["words"], only["reason"]) == ("no answer", "timed out")
+
+
+def test_logs_without_views_and_views_that_are_no_rows_are_left_out() -> None:
+    assert listed(("clip", [row(1)]))["groups"][0]["rows"][0]["answers"] == []
+    assert answers("text", None, 3) == []
+    assert answers({"answer": "lake"})[0]["frame"] == 2  # of no frame: the first of the region
+    assert len(answers(*[{"frame": 2, "answer": "x"}] * 40)) == MOST_VIEWS
+
+
+def test_an_answer_of_a_megabyte_is_cut() -> None:
+    long = "lake " * 200_000
+    said = {"answer": long, "reason": long}
+    region = listed(("clip", [row(1, **said, answers=[{"frame": 2} | said])]))["groups"][0]["rows"][0]
+    for text in (region["answer"], region["reason"], region["answers"][0]["words"], region["answers"][0]["reason"]):
+        assert len(text) == LONGEST + 2
+        assert text.endswith(" …")
+
+
+def test_a_jump_says_what_it_leads_to() -> None:
+    rows = listed(("clip", [row(1), row(2, "unclear")]))["groups"]
+    assert rows[0]["rows"][0]["text"] == "Frames 3–6: sea became lake"
+    assert rows[2]["rows"][0]["text"] == "Frames 3–6: sea, unclear, kept"

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.flow import FlowEstimator
+from mvcseg.report.flicker import flicker
 from mvcseg.report.media import EmbeddedVideo, embed_picture, embed_video, sample_positions
 from mvcseg.segmenter import Video
 
@@ -25,9 +27,13 @@ def labels_of(t: int, h: int, w: int) -> torch.Tensor:
     return torch.arange(t * h * w).view(t, h, w) % 5
 
 
-def embed(frames: Video, maps: dict[str, Video], **limits: int) -> EmbeddedVideo:
+def embed(frames: Video, maps: dict[str, Video], *, flow: FlowEstimator | None = None, **limits: int) -> EmbeddedVideo:
     values = {"num_classes": 5, "max_side": 480, "max_frames": 150, "max_bytes": 10**9} | limits
-    return embed_video(frames, maps, progress=lambda done, total: None, **values)
+    return embed_video(frames, maps, progress=lambda done, total: None, flow=flow, **values)
+
+
+def still(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(len(source), 2, *source.shape[2:])
 
 
 def unpacked(embedded: EmbeddedVideo, name: str) -> np.ndarray:
@@ -123,6 +129,93 @@ def test_a_long_video_is_read_a_few_frames_at_a_time() -> None:
     assert max(read) == 1
 
 
+class Lazy:
+    """A video that remembers how it was read."""
+
+    def __init__(self, length: int, values: torch.Tensor) -> None:
+        self.length, self.values = length, values
+        self.read: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: slice) -> torch.Tensor:
+        self.read.append((index.start, index.stop))
+        return self.values.expand(index.stop - index.start, *self.values.shape[1:])
+
+
+def bits_of(embedded: EmbeddedVideo, name: str) -> np.ndarray:
+    width, height = embedded.size
+    rows = np.frombuffer(zlib.decompress(base64.b64decode(embedded.flicker[name])), np.uint8)
+    bits = np.unpackbits(rows.reshape(len(embedded.positions), -1), axis=1)[:, : width * height]
+    return bits.reshape(-1, height, width).astype(bool)
+
+
+def test_flicker_comes_back_whole_for_every_map() -> None:
+    frames, random = frames_of(40, 5, 7), torch.randint(0, 5, (40, 5, 7), generator=torch.Generator().manual_seed(0))
+    maps = {"a": random, "b": random.flip(0)}
+    embedded = embed(frames, maps, flow=still)
+    for name, labels in maps.items():
+        assert (bits_of(embedded, name) == flicker(frames, labels, flow=still).numpy()).all()
+        assert bits_of(embedded, name)[1:].any()
+
+
+def test_flicker_of_a_sampled_video_is_against_the_frame_before_shown_or_not() -> None:
+    frames, labels = frames_of(41, 5, 7), torch.randint(0, 5, (41, 5, 7), generator=torch.Generator().manual_seed(0))
+    embedded = embed(frames, {"a": labels}, flow=still, max_frames=6)
+    assert embedded.positions == [0, 8, 16, 24, 32, 40]
+    expected = flicker(frames, labels, flow=still).numpy()[embedded.positions]
+    assert (bits_of(embedded, "a") == expected).all()
+    assert expected[1:].any()
+
+
+def test_the_first_frame_of_a_video_never_flickers() -> None:
+    def anywhere(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return still(source, target) + 3
+
+    embedded = embed(frames_of(2, 9, 9), {"a": labels_of(2, 9, 9)}, flow=anywhere)
+    assert not bits_of(embedded, "a")[0].any()
+    assert bits_of(embedded, "a")[1].any()
+
+
+def test_flicker_is_found_at_the_size_embedded() -> None:
+    seen = []
+
+    def remember(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(source.shape[2:]))
+        return still(source, target)
+
+    embedded = embed(frames_of(3, 30, 60), {"a": labels_of(3, 30, 60)}, flow=remember, max_side=20)
+    assert set(seen) == {(10, 20)}
+    assert bits_of(embedded, "a").shape == (3, 10, 20)
+
+
+def test_flicker_counts_for_the_bound_on_bytes() -> None:
+    frames, labels = frames_of(9, 90, 160), torch.randint(0, 5, (9, 90, 160))
+    whole = embed(frames, {"a": labels}, flow=still)
+    without = embed(frames, {"a": labels})
+    assert whole.num_bytes == without.num_bytes + len(whole.flicker["a"])
+    smaller = embed(frames, {"a": labels}, flow=still, max_bytes=(whole.num_bytes + without.num_bytes) // 2)
+    assert smaller.num_bytes <= (whole.num_bytes + without.num_bytes) // 2
+    assert smaller.size[0] < whole.size[0]
+
+
+def test_without_a_flow_there_is_no_flicker() -> None:
+    assert embed(frames_of(2, 4, 6), {"a": labels_of(2, 4, 6)}).flicker == {}
+
+
+@pytest.mark.parametrize("most", [20, 10_000])
+def test_no_slice_is_longer_than_sixteen_frames(most: int) -> None:
+    length = 10_000 if most == 20 else 50
+    frames = Lazy(length, torch.zeros(1, 3, 4, 6, dtype=torch.uint8))
+    labels = Lazy(length, torch.zeros(1, 4, 6, dtype=torch.uint8))
+    embedded = embed(frames, {"a": labels}, flow=still, max_frames=most)
+    assert embedded.positions[-1] == length - 1
+    lengths = {stop - start for start, stop in frames.read + labels.read}
+    assert max(lengths) == (2 if most == 20 else 16)
+    assert all(start >= 0 for start, _ in frames.read)
+
+
 def test_progress_ends_with_all_frames() -> None:
     told: list[tuple[int, int]] = []
     embed_video(
@@ -135,6 +228,21 @@ def test_progress_ends_with_all_frames() -> None:
         progress=lambda done, total: told.append((done, total)),
     )
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_progress_counts_every_frame_twice_where_flicker_is_found() -> None:
+    told: list[tuple[int, int]] = []
+    embed_video(
+        frames_of(2, 4, 4),
+        {"a": labels_of(2, 4, 4)},
+        num_classes=5,
+        max_side=4,
+        max_frames=9,
+        max_bytes=10**9,
+        progress=lambda done, total: told.append((done, total)),
+        flow=still,
+    )
+    assert told == [(1, 4), (2, 4), (4, 4)]
 
 
 @pytest.mark.parametrize(

@@ -155,20 +155,6 @@ def test_a_long_video_is_sampled_and_the_page_knows(tmp_path: Path) -> None:
     assert (len(item["images"]), item["total"], item["positions"][-1]) == (5, 40, 39)
 
 
-@pytest.mark.slow
-def test_a_five_second_clip_with_five_label_maps_stays_under_five_megabytes(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(10, 3, 60, 106, generator=generator)
-    fine = torch.nn.functional.interpolate(coarse, size=(480, 853), mode="bicubic").clamp(0, 1)
-    frames = (fine * 255).to(torch.uint8).repeat_interleave(8, dim=0)[:75]
-    frames ^= torch.randint(0, 8, frames.shape[1:], generator=generator, dtype=torch.uint8)
-    small = torch.randint(0, 3, (75, 24, 40), generator=generator).to(torch.uint8)
-    labels = torch.nn.functional.interpolate(small[:, None], size=(480, 853))[:, 0]
-    clip = PageVideo("clip", frames, {f"step {i}": labels for i in range(4)}, labels)
-    path = write_page(tmp_path / "page.html", title="t", videos=[clip], class_names=NAMES, colours=COLOURS)
-    assert path.stat().st_size < 5_000_000
-
-
 def test_changes_are_listed_with_question_answer_and_outcome(tmp_path: Path) -> None:
     asked = {"frames": [1, 2], "region": [2, 3, 8, 9], "from": "sea", "to": "lake", "question": "Q?", "answer": "A."}
     failed = {"frames": (0, 0), "region": None, "from": 1, "to": None, "question": "Q2?", "answer": None}
@@ -189,6 +175,38 @@ def test_changes_are_listed_with_question_answer_and_outcome(tmp_path: Path) -> 
 def test_rows_without_a_status_say_by_their_classes_whether_they_changed(tmp_path: Path) -> None:
     rows = [{"frames": (0, 0), "from": 0, "to": 1}, {"frames": (0, 0), "from": 2, "to": 2}]
     assert "2 regions: 1 given another class; 1 kept." in page(tmp_path, video(changes=rows))
+
+
+def still(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(len(source), 2, *source.shape[2:])
+
+
+def test_with_a_flow_every_map_has_its_flicker_and_the_page_a_place_for_it(tmp_path: Path) -> None:
+    html = page(tmp_path, video(flow=still), video())
+    first, second = data_of(html)["videos"]
+    assert all(each["flicker"] for each in first["maps"])
+    assert [each["flicker"] for each in second["maps"]] == [None, None, None]
+    assert 'id="heat"' in html
+    assert 'id="heat"' not in page(tmp_path, video())
+
+
+def test_what_it_says_in_short_stands_on_top(tmp_path: Path) -> None:
+    html = page(tmp_path, headline=["MVC is steadier.", EVIL], scores=[{"a": "x", "mIoU": 0.5}])
+    text = [each.strip() for each in Elements(html).text if each.strip()]
+    assert text.index("In short") < text.index("MVC is steadier.") < text.index("Scores")
+    assert EVIL in text
+    assert "In short" not in page(tmp_path)
+
+
+def test_worst_clips_lead_to_their_frames(tmp_path: Path) -> None:
+    row = {"video": "b", "prediction": "MVC", "frames": (1, 2), "measure": "VC8", "score": 0.5}
+    html = page(tmp_path, video(name="a"), video(name="b"), worst=[row] * 9)
+    jumps = [attributes for tag, attributes in Elements(html).tags if attributes.get("class") == "jump"]
+    assert len(jumps) == 9
+    expected = {"data-video": "1", "data-first": "1", "data-last": "2", "data-prediction": "MVC"}
+    assert expected.items() <= jumps[0].items()
+    assert "Show all 9" in html
+    assert "Show all" not in page(tmp_path, worst=[row | {"video": "clip"}] * 8)
 
 
 def test_scores_classes_curves_and_notes_are_printed(tmp_path: Path) -> None:
@@ -275,6 +293,7 @@ def test_a_failure_leaves_the_older_page(tmp_path: Path) -> None:
         ({"class_iou": {"a": [0.5]}}, ConfigError, "class_iou.'a'.: expected 3 values"),
         ({"class_steadiness": {"a": [0.5]}}, ConfigError, "class_steadiness.'a'.: expected 3 values"),
         ({"scores": [{"a": "x", "b": 0.5}, {"a": "y"}]}, ConfigError, "scores"),
+        ({"worst": [{"video": "x", "prediction": "MVC", "frames": (0, 1)}]}, ConfigError, "worst: expected a video"),
     ],
 )
 def test_what_does_not_fit_is_refused(
