@@ -26,8 +26,8 @@ class VLM(Protocol):
     ``vlm(images, prompt, choices=names)`` takes a sequence of uint8 ``(3, H, W)`` RGB tensors, the question, and
     the answers that would be understood, and returns what the model said, as it said it; a backend that
     cannot use ``choices`` ignores them. Where no answer came it raises, `VLMAnswerError` by preference (with its
-    ``answer`` where something came that decides nothing), and whoever asked records that; `VLMUnavailableError` says that the next question would fare no better. `correct_labels` calls
-    it from several threads only where it is told to.
+    ``answer`` where something came that decides nothing), and whoever asked records that; `VLMUnavailableError` says
+    that the next question would fare no better. `correct_labels` calls it from several threads only where told to.
     """
 
     def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:

@@ -74,6 +74,7 @@ def linked_areas(video: Video, labels: Video, *, group_of: Mapping[int, int], fl
     carried: list[_Map] = []  # the areas of the frame before, then of those before it, where they are now
     image: _Image | None = None
     count, size = 0, None
+    is_shot = False  # whether the frame before shows what the one before it did
     for position in range(len(labels)):
         values = frame_of(labels, position)
         size = size or values.shape
@@ -84,7 +85,7 @@ def linked_areas(video: Video, labels: Video, *, group_of: Mapping[int, int], fl
             continue
         image_before, image = image, _image(video, position, shape=values.shape)
         if carried and flow is not None and image_before is not None:
-            carried = _moved(carried, image_before, image, flow=flow)
+            carried, is_shot = _moved(carried, image_before, image, flow=flow, is_shot=is_shot)
         tables.append(measured(numbers, values, position=position, edges=image.edges()))
         recent.append(tables[-1])
         count += len(tables[-1])
@@ -159,14 +160,22 @@ def _image(video: Video, position: int, *, shape: tuple[int, ...]) -> _Image:
     return _Image(rgb, cv2.cvtColor(cv2.merge(list(rgb[0].cpu().contiguous().numpy())), cv2.COLOR_RGB2GRAY))
 
 
-def _moved(maps: list[_Map], before: _Image, now: _Image, *, flow: FlowEstimator) -> list[_Map]:
-    """Maps of the frame before as they lie in the frame now; none across a cut."""
+def _moved(
+    maps: list[_Map], before: _Image, now: _Image, *, flow: FlowEstimator, is_shot: bool
+) -> tuple[list[_Map], bool]:
+    """Maps of the frame before as they lie in the frame now, none across a cut; and whether the two show the same.
+
+    A cut ends a shot, frames that do show the same. Where frame after frame shows nothing of the one before (noise,
+    single pictures) there is none, and areas are compared in place: the flow is as meaningless there.
+    """
     motion = flow(now.rgb / 255, before.rgb / 255)
     check_shapes(video=(now.rgb, "n 3 h w"), flow=(motion, "n 2 h w"))
     check_float(flow=motion)
     stack = np.stack([before.grey.astype(np.int32) + _FIRST, *maps])
     grey, *moved = warp_labels(torch.from_numpy(stack)[None], motion.detach().cpu())[0].numpy()
-    return [] if is_cut(grey - _FIRST, now.grey) else moved
+    if not is_cut(grey - _FIRST, now.grey):
+        return moved, True
+    return [] if is_shot else maps, False
 
 
 def _overlaps(one: _Map, other: _Map) -> tuple[Integers, Integers, Integers]:

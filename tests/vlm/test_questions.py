@@ -128,6 +128,16 @@ def test_flow_decides_what_is_followed() -> None:
     assert (len(still.questions), len(moving.questions)) == (4, 1)
 
 
+def test_shots_have_questions_of_their_own_and_pictures_that_show_nothing_of_each_other_do_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (6, 3, 64, 96), dtype=torch.uint8, generator=generator)
+    labels = torch.zeros(6, 64, 96, dtype=torch.uint8)
+    labels[:, 20:, :50] = 1
+    for order, count in (([0, 0, 0, 1, 1, 1], 2), ([0, 1, 2, 3, 4, 5], 1), ([0, 0, 0, 0, 0, 0], 1)):
+        found = plan_questions(pictures[order], labels, groups=GROUPS, class_names=NAMES)
+        assert len(found.questions) == count, order
+
+
 def test_text_is_the_prompt_asked_for() -> None:
     assert plan(prompt=MARK_PROMPT).questions[1].text == (
         "Is the ground tinted in magenta a grass, sand? Please give me the only answer."
