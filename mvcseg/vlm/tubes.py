@@ -142,22 +142,22 @@ def find_tubes(
     if not len(links.areas):
         return Tubes(large=(), too_small=0)
     tube_of = tube_numbers(links)
-    frame_pixels = labels[0:1].numel()
-    order = np.argsort(tube_of, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(tube_of[order])) + 1)
-    peaks = [_peak(links.areas[rows]) for rows in members]
-    large = [
-        _tube(links.areas[rows], group_of=group_of)
-        for rows, peak in zip(members, peaks, strict=True)
-        if peak >= min_area * frame_pixels
-    ]
+    is_large = _peaks(links.areas, tube_of) >= min_area * labels[0:1].numel()
+    rows = np.flatnonzero(is_large[tube_of])
+    rows = rows[np.argsort(tube_of[rows], kind="stable")]
+    members = np.split(rows, np.flatnonzero(np.diff(tube_of[rows])) + 1) if len(rows) else []
+    large = [_tube(links.areas[part], group_of=group_of) for part in members]
     large.sort(key=lambda tube: (-tube.pixels, tube.frames, tube.box, tube.shares))
-    return Tubes(large=tuple(large), too_small=len(members) - len(large))
+    return Tubes(large=tuple(large), too_small=len(is_large) - len(large))
 
 
-def _peak(rows: Integers) -> int:
-    """Most pixels in any one frame."""
-    return int(np.bincount(rows[:, FRAME] - rows[0, FRAME], rows[:, PIXELS]).max())
+def _peaks(table: Integers, tube_of: Integers) -> Integers:
+    """Most pixels of each tube in any one frame."""
+    frames = int(table[-1, FRAME]) + 1
+    keys, row_of = np.unique(tube_of * frames + table[:, FRAME], return_inverse=True)
+    peaks = np.zeros(int(tube_of.max()) + 1, np.int64)
+    np.maximum.at(peaks, keys // frames, np.bincount(row_of, table[:, PIXELS]).astype(np.int64))
+    return peaks
 
 
 def _tube(rows: Integers, *, group_of: Mapping[int, int]) -> Tube:
