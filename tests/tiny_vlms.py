@@ -35,7 +35,7 @@ def word_tokenizer(
     return wrapped
 
 
-def save_clip(folder: Path) -> None:
+def save_clip(folder: Path, *, seed: int = 0) -> None:
     """A CLIP of 16-pixel images and texts of up to 12 words."""
     import transformers
 
@@ -45,7 +45,7 @@ def save_clip(folder: Path) -> None:
         text_config={**SMALL, **text}, vision_config={**SMALL, "image_size": 16, "patch_size": 8}, projection_dim=8
     )
     images = transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     transformers.CLIPModel(config).save_pretrained(folder)
     transformers.CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mvcseg.errors import VLMAnswerError
 from mvcseg.shapes import check_positive
 from mvcseg.vlm.client import check_images
-from mvcseg.vlm.pretrained import read_pretrained
+from mvcseg.vlm.pretrained import read_pretrained, weights_digest
 
 _PLAIN_PROMPT = "USER: {images}\n{prompt} ASSISTANT:"
 
@@ -51,6 +51,7 @@ class LocalVLM:
         self._processor, model = read_pretrained(
             "AutoModelForImageTextToText", self.name, kind="image-text model", dtype=dtype
         )
+        self._weights = weights_digest(model)
         self._model: Any = model.to(device)
         self._device = torch.device(device)
         self._lock = threading.Lock()
@@ -58,7 +59,7 @@ class LocalVLM:
     @property
     def identity(self) -> str:
         """What answers depend on beside images and question, as a text."""
-        return f"local {self.name} {self._model.dtype} max_new_tokens={self._max_new_tokens}"
+        return f"local {self.name} {self._weights} {self._model.dtype} max_new_tokens={self._max_new_tokens}"
 
     def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str] = ()) -> str:
         """The answer, without the question.

@@ -47,7 +47,7 @@ class OpenAIVLM:
         send_key: False keeps the key from this server, which gets the word "none".
         max_side: images are scaled down to this longer side, in pixels.
         image_format: how images are sent.
-        extra_body: further fields of the request.
+        extra_body: further fields of the request; a ``response_format`` there is sent instead of ours.
 
     Raises:
         MissingExtraError: the openai package is not installed.
@@ -129,7 +129,8 @@ class OpenAIVLM:
             url = data_url(image, image_format=self._image_format, max_side=self._max_side)
             content.append({"type": "image_url", "image_url": {"url": url}})
         with self._failures():
-            if self._structured_choice is False or self._schemas.is_refused or not choices:
+            is_plain = self._structured_choice is False or self._schemas.is_refused or not choices
+            if is_plain or "response_format" in self._options:
                 text = self._text(content, {})
             else:
                 text = self._text_by_schema(content, choices)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvcseg.errors import CheckpointError, ConfigError, VLMAnswerError
 from mvcseg.vlm.client import check_images
-from mvcseg.vlm.pretrained import read_pretrained
+from mvcseg.vlm.pretrained import read_pretrained, weights_digest
 from mvcseg.vlm.prompt import spoken
 
 PHOTO_TEMPLATE = "a photo of a {}"
@@ -61,6 +61,7 @@ class ZeroShotScorer:
         self._processor, model = read_pretrained("AutoModel", self.name, kind=kind, dtype=dtype)
         if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
             raise CheckpointError(f"{self.name}: expected a {kind}, such as CLIP or SigLIP, got {type(model).__name__}")
+        self._weights = weights_digest(model)
         self._model: Any = model.to(device)
         self._min_margin = min_margin
         self._device = torch.device(device)
@@ -69,7 +70,8 @@ class ZeroShotScorer:
     @property
     def identity(self) -> str:
         """What answers depend on beside images and choices, as a text."""
-        return f"zero-shot {self.name} {self._model.dtype} {list(self._templates)} min_margin={self._min_margin:g}"
+        settings = f"{self._model.dtype} {list(self._templates)} min_margin={self._min_margin:g}"
+        return f"zero-shot {self.name} {self._weights} {settings}"
 
     def __call__(self, images: Sequence[Tensor], prompt: str = "", /, *, choices: Sequence[str]) -> str:
         """The element of ``choices`` that fits best, as given; the prompt is not used.

@@ -95,6 +95,13 @@ def test_schema_is_left_out_without_choices_or_where_it_is_not_wanted(chat_serve
     assert ["response_format" in request for request in chat_server.requests] == [False, False]
 
 
+def test_own_form_of_answers_goes_before_ours(chat_server: Any) -> None:
+    chat_server.script = [chat_server.answers('{"answer": "lake"}')]
+    own = {"response_format": {"type": "json_object"}}
+    assert client(chat_server, extra_body=own)([image()], QUESTION, choices=CHOICES) == "lake"
+    assert chat_server.requests[0]["response_format"] == own["response_format"]
+
+
 def test_way_out_leaves_the_labels_alone(chat_server: Any) -> None:
     chat_server.script = [chat_server.answers('{"answer": "unclear"}')]
     assert client(chat_server)([image()], QUESTION, choices=CHOICES) == "unclear"

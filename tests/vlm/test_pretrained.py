@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_vlms import save_clip
 
 from mvcseg.errors import CheckpointError
-from mvcseg.vlm.pretrained import read_pretrained
+from mvcseg.vlm.pretrained import read_pretrained, weights_digest
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +106,18 @@ def test_code_that_comes_with_a_model_is_not_run(saved: Path, tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="no model can be read"):
         read(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_digest_changes_with_any_weight_and_with_nothing_else(saved: Path) -> None:
+    _, model = read(saved)
+    assert isinstance(model, torch.nn.Module)
+    before = weights_digest(model)
+    assert weights_digest(read(saved)[1]) == before == weights_digest(model.train())  # type: ignore[arg-type]
+    for parameter in list(model.parameters())[:: len(list(model.parameters())) // 7]:
+        with torch.no_grad():
+            parameter += 1e-3
+        after = weights_digest(model)
+        assert after != before
+        before = after
+    empty = [torch.nn.ParameterList([torch.zeros(shape)]) for shape in ((0, 3), (3, 0))]
+    assert weights_digest(empty[0]) != weights_digest(empty[1])

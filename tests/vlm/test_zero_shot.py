@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from mvcseg.vlm import CachedVLM, Group, ZeroShotScorer, correct_labels
 
 CHOICES = ("river", "lake", "sea")
 TEXTS = ("a photo of a {}", "the {}.")
+Score: TypeAlias = Callable[[Tensor, str], Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -45,44 +47,53 @@ def normalised(features: Tensor) -> Tensor:
     return features / features.norm(dim=-1, keepdim=True)
 
 
-def clip_score(folder: Path, picture: Tensor, text: str) -> Tensor:
+def clip_score(folder: Path) -> Score:
     """Scaled cosine of one image and one text, each run alone, unpadded, part by part."""
     import transformers
 
     model = transformers.CLIPModel.from_pretrained(folder).eval()
     processor = transformers.AutoProcessor.from_pretrained(folder)
-    ids = torch.tensor([processor.tokenizer(text)["input_ids"]])
-    pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
-    said = model.text_projection(model.text_model(input_ids=ids).last_hidden_state[:, -1])
-    seen = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
-    return (model.logit_scale.exp() * normalised(seen) @ normalised(said).mT).detach().squeeze()
+
+    def score(picture: Tensor, text: str) -> Tensor:
+        ids = torch.tensor([processor.tokenizer(text)["input_ids"]])
+        pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
+        said = model.text_projection(model.text_model(input_ids=ids).last_hidden_state[:, -1])
+        seen = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+        return (model.logit_scale.exp() * normalised(seen) @ normalised(said).mT).detach().squeeze()
+
+    return score
 
 
-def siglip_score(folder: Path, picture: Tensor, text: str) -> Tensor:
+def siglip_score(folder: Path) -> Score:
     """The same for SigLIP, whose texts fill the window of twelve and are read off its last place."""
     import transformers
 
     model = transformers.SiglipModel.from_pretrained(folder).eval()
     processor = transformers.AutoProcessor.from_pretrained(folder)
-    ids = processor.tokenizer(text)["input_ids"]
-    window = torch.tensor([ids + [processor.tokenizer.pad_token_id] * (12 - len(ids))])
-    pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
-    said = model.text_model.head(model.text_model(input_ids=window).last_hidden_state[:, -1])
-    seen = model.vision_model(pixel_values=pixels).pooler_output
-    return (model.logit_scale.exp() * normalised(seen) @ normalised(said).mT + model.logit_bias).detach().squeeze()
+
+    def score(picture: Tensor, text: str) -> Tensor:
+        ids = processor.tokenizer(text)["input_ids"]
+        window = torch.tensor([ids + [processor.tokenizer.pad_token_id] * (12 - len(ids))])
+        pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
+        said = model.text_model.head(model.text_model(input_ids=window).last_hidden_state[:, -1])
+        seen = model.vision_model(pixel_values=pixels).pooler_output
+        return (model.logit_scale.exp() * normalised(seen) @ normalised(said).mT + model.logit_bias).detach().squeeze()
+
+    return score
 
 
-@pytest.mark.parametrize(("kind", "score"), [("clip", clip_score), ("siglip", siglip_score)])
+@pytest.mark.parametrize(("kind", "score_of"), [("clip", clip_score), ("siglip", siglip_score)])
 def test_shares_are_those_of_the_model_called_by_hand(
-    folders: dict[str, Path], kind: str, score: Callable[[Path, Tensor, str], Tensor]
+    folders: dict[str, Path], kind: str, score_of: Callable[[Path], Score]
 ) -> None:
+    score = score_of(folders[kind])
     pictures = [image(seed=0), image(seed=1, height=40, width=30)]
     scorer = ZeroShotScorer(folders[kind], template=TEXTS)
     mean = torch.zeros(len(CHOICES))
     for position, name in enumerate(CHOICES):
         for picture in pictures:
             for text in TEXTS:
-                mean[position] += score(folders[kind], picture, text.replace("{}", name)) / 4
+                mean[position] += score(picture, text.replace("{}", name)) / 4
     shares = scorer.shares(pictures, choices=CHOICES)
     assert shares == pytest.approx(mean.softmax(dim=0).tolist(), abs=1e-5)
     assert sum(shares) == pytest.approx(1)
@@ -207,6 +218,15 @@ def test_identity_tells_models_templates_margins_and_weights_apart(folders: dict
     ]
     assert len({scorer.identity for scorer in scorers}) == len(scorers)
     assert ZeroShotScorer(f"hf://{folders['clip']}").identity == scorers[0].identity
+
+
+def test_other_weights_in_the_same_folder_are_another_answerer(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders["clip"], folder)
+    before = ZeroShotScorer(folder).identity
+    shutil.rmtree(folder)
+    save_clip(folder, seed=1)
+    assert ZeroShotScorer(folder).identity != before
 
 
 def test_correction_runs_through_a_scorer_and_its_cache(clip: ZeroShotScorer, tmp_path: Path) -> None:
