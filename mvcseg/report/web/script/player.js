@@ -1,6 +1,7 @@
 // The viewer: which video and frame are shown, how, and what moves them.
 
 const MOST_PANELS = 8;
+const LONGEST_PAUSE = 0.5; // seconds
 const state = {
   index: -1, video: null, maps: [], images: [], panels: [], timeline: null,
   frame: 0, mode: "classes", measure: null, opacity: { classes: 0.55, marks: 1 }, only: new Set(), spot: null, region: null, range: null, isPlaying: false,
@@ -31,15 +32,16 @@ const step = (by) => { play(false); show(state.frame + by); };
 
 // Plays all frames round and round, or those of the range selected.
 function play(isPlaying) {
-  const { video, images, range } = state, first = range?.from ?? 0, last = range?.to ?? images.length - 1;
+  const { video, range } = state, first = range?.from ?? 0, last = range?.to ?? state.images.length - 1;
   state.isPlaying = isPlaying && last > first;
   const button = byId("play");
   button.classList.toggle("playing", state.isPlaying);
   button.setAttribute("aria-label", state.isPlaying ? "Pause" : "Play");
   byId("position").setAttribute("aria-live", state.isPlaying ? "off" : "polite");
   if (!state.isPlaying) { if (video) draw(); return; }
-  // sampled videos keep their pace: one picture stands for several frames
-  const pause = () => 1000 / video.fps * Math.max(1, (video.positions[state.frame + 1] ?? 0) - video.positions[state.frame]), run = (state.run = {});
+  // sampled videos keep their pace, as far as one has the patience: one picture stands for several frames
+  const gap = () => Math.max(1, (video.positions[state.frame + 1] ?? 0) - video.positions[state.frame]), run = (state.run = {});
+  const pause = () => 1000 * Math.max(1 / video.fps, Math.min(gap() / video.fps, LONGEST_PAUSE));
   let due = performance.now() + pause();
   const tick = (time) => {
     if (!state.isPlaying || state.run !== run) return;
