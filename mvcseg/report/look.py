@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,7 +70,7 @@ def show(
     labels: Labels | Mapping[str, Labels],
     *,
     truth: Labels | None = None,
-    class_names: list[str] | tuple[str, ...] | None = None,
+    class_names: Sequence[str] | None = None,
     colours: Tensor | NDArray[np.uint8] | None = None,
     flow: FlowEstimator | None = None,
     fps: float | None = None,

@@ -31,7 +31,8 @@ def truth_headline(
     """Paragraphs on predictions that were compared with ground truth: who is better, where each fails."""
     steady = _rank({name: each.consistency[CLIP] for name, each in scores.items()}, best=max)
     accurate = _rank({name: each.miou.compute() for name, each in scores.items()}, best=max)
-    said = [_steadier(steady), _more_accurate(accurate, steady)]
+    has_clips = any(len(each.clips) for each in scores.values())
+    said = [_steadier(steady, has_clips=has_clips), _more_accurate(accurate, steady)]
     failed = [failures(name, each, class_names) for name, each in scores.items()]
     return _paragraphs(_together(said), *failed, _worst_places(worst, f"VC{CLIP}"))
 
@@ -83,9 +84,11 @@ def _rank(values: Mapping[str, float], *, best: Callable[..., float]) -> _Rankin
     return _Ranking(first, top, {name: known[name] for name in rest})
 
 
-def _steadier(ranking: _Ranking) -> str:
+def _steadier(ranking: _Ranking, *, has_clips: bool) -> str:
+    if not ranking.first and not has_clips:
+        return f"The video is too short for a score of steadiness, which takes more than {CLIP} frames."
     if not ranking.first:
-        return f"Nowhere does a true class stay for {CLIP} frames, and one more: there is no score of steadiness."
+        return f"Nowhere does the true class stay the same for {CLIP} frames, so there is no score of steadiness."
 
     def claim(its: str, share: str) -> str:
         so_does = "so do their predictions" if its == "their" else "so does its prediction"
@@ -96,7 +99,7 @@ def _steadier(ranking: _Ranking) -> str:
 
 def _more_accurate(ranking: _Ranking, steady: _Ranking) -> str:
     if not ranking.first:
-        return "No pixel has a true class, so nothing here says which is right."
+        return "No pixel has a true class, so nothing here says what is right."
     if len(ranking.first) == 1 and not ranking.rest:
         return f"Its mIoU is {percent(ranking.top)}."
     if ranking.rest and ranking.first == steady.first and len(ranking.first) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def scores_of(vc8: float, iou: float) -> VideoScores:
         pixels = 1_000_000
         hits = round(2 * pixels * iou / (1 + iou))
         miou.state = torch.tensor([[hits, pixels - hits, 0], [pixels - hits, hits, 0]])
-    return VideoScores(miou, {8: vc8, 16: vc8}, torch.empty(0), torch.tensor([1.0, math.nan]))
+    return VideoScores(miou, {8: vc8, 16: vc8}, torch.tensor([vc8]), torch.tensor([1.0, math.nan]))
 
 
 def first(**scores: tuple[float, float]) -> str:
@@ -85,13 +86,20 @@ def test_one_prediction_alone_is_not_compared() -> None:
 
 def test_what_has_no_score_is_not_claimed() -> None:
     assert first(a=(math.nan, 0.5), b=(math.nan, 0.6)) == (
-        "Nowhere does a true class stay for 8 frames, and one more: there is no score of steadiness. "
+        "Nowhere does the true class stay the same for 8 frames, so there is no score of steadiness. "
         "b is more accurate than a: mIoU 60.0%, against 50.0%."
     )
     nothing = truth_headline({"a": scores_of(0.9, math.nan)}, class_names=NAMES, worst=[])
     assert nothing == [
-        f"a: {STAYS} 90.0% of the pixels (VC8). No pixel has a true class, so nothing here says which is right."
+        f"a: {STAYS} 90.0% of the pixels (VC8). No pixel has a true class, so nothing here says what is right."
     ]
+
+
+def test_a_short_video_is_called_short() -> None:
+    short = replace(scores_of(math.nan, 0.5), clips=torch.empty(0))
+    assert truth_headline({"a": short}, class_names=NAMES, worst=[])[0] == (
+        "The video is too short for a score of steadiness, which takes more than 8 frames. Its mIoU is 50.0%."
+    )
 
 
 def test_every_prediction_has_a_paragraph_and_its_worst_clip() -> None:
