@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import torch
+from chat_server import ChatServer
 
 from mvcseg.cli import build_parser
 
@@ -51,20 +47,22 @@ def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.name)
-def test_a_how_to_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_how_to_page_runs_from_top_to_bottom(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer
+) -> None:
+    chat_server.script = [chat_server.answers("The water in the image is a lake.")]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     namespace: dict[str, object] = {"__name__": "__page__"}
-    with answering_server() as url:
-        for line, language, code in blocks_of(page, "python", "bash"):
-            if language == "python":
-                exec(compile("\n" * line + code, str(page), "exec"), namespace)
-                continue
-            # the port is the one thing that is not as printed: 8000 may be taken
-            script = f"set -euo pipefail\n{code.replace(SERVER, url)}"
-            ended = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
-            assert ended.returncode == 0, f"{page.name}:{line}\n{ended.stdout}\n{ended.stderr}"
+    for line, language, code in blocks_of(page, "python", "bash"):
+        if language == "python":
+            exec(compile("\n" * line + code, str(page), "exec"), namespace)
+            continue
+        # the port is the one thing that is not as printed: 8000 may be taken
+        script = f"set -euo pipefail\n{code.replace(SERVER, chat_server.url)}"
+        ended = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, f"{page.name}:{line}\n{ended.stdout}\n{ended.stderr}"
 
 
 @pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.name)
@@ -127,31 +125,3 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
         if not target.startswith(("http://", "https://", "mailto:")) and not (page.parent / target).exists()
     ]
     assert missing == []
-
-
-@contextmanager
-def answering_server() -> Iterator[str]:
-    """A chat-completions server on loopback that takes every water for a lake."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            message = {"role": "assistant", "content": "The water in the image is a lake."}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -116,7 +116,13 @@ def description(module: str, name: str, home: str) -> list[str]:
     value = getattr(module_named(module), name)
     resolve_annotations(value)
     if inspect.isclass(value):
-        return [f".. autoclass:: {module}.{name}", "   :members:", "   :show-inheritance:", ""]
+        return [
+            f".. autoclass:: {module}.{name}",
+            "   :members:",
+            "   :special-members: __call__",
+            "   :show-inheritance:",
+            "",
+        ]
     constant = constants(home).get(name)
     if inspect.isroutine(value) or constant is None:
         return [f".. autofunction:: {module}.{name}", ""]
