@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,7 @@ from mvcseg.vlm.agreement import Agreement, agreement_between
 from mvcseg.vlm.asking import Patience, ask
 from mvcseg.vlm.cache import CachedVLM
 from mvcseg.vlm.changes import Change
-from mvcseg.vlm.client import VLM, ReplayVLM
+from mvcseg.vlm.client import VLM, ReplayVLM, most_views
 from mvcseg.vlm.groups import Group, asked_by
 from mvcseg.vlm.prompt import REPORT_PROMPT
 from mvcseg.vlm.questions import Plan, Question, plan_questions, view_image
@@ -174,7 +174,7 @@ def compare_vlms(
             count as calls.
         flow: as in `correct_labels`, like all the following.
         min_area: least share of the frame.
-        views: most views of a tube.
+        views: most views of a tube; fewer for a model with less ``most_views``.
         agreement: share of the views that must name one class.
         view: what is shown.
         prompt: the question.
@@ -233,8 +233,9 @@ def compare_vlms(
         metered = _Metered(vlms[name])
         patience = Patience(concurrency=concurrency)
         done: dict[int, Change] = {}
+        shown = most_views(metered.vlm, views)
         for position, change in ask(
-            plan.questions,
+            [replace(question, frames=question.frames[:shown]) for question in plan.questions],
             image_of,
             vlm=_kept_in(cache, name, metered),
             class_names=class_names,

@@ -166,6 +166,13 @@ def test_models_never_share_answers(tmp_path: Path) -> None:
     assert (model.changes[0].to_name, model.kept) == ("sea", 0)
 
 
+def test_answers_recorded_in_order_are_one_for_each_region(tmp_path: Path) -> None:
+    told = Told("A river.", "A river.", "A river.", "The sea.")
+    result = compared({"in order": ReplayVLM(["A river.", "The sea."]), "asked": told}, views=3)
+    assert [[change.to_name for change in model.changes] for model in result.models] == [["river", "sea"]] * 2
+    assert [(model.kept, model.calls) for model in result.models] == [(2, 0), (0, 4)]  # the sea is confirmed at once
+
+
 def test_recorded_answers_are_no_calls(tmp_path: Path) -> None:
     result = compared({"model": Told("A river.", "The sea.")})
     write_changes(tmp_path / "log.json", result.models[0].changes)

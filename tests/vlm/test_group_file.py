@@ -71,6 +71,14 @@ def test_written_groups_are_read_back(tmp_path: Path) -> None:
     assert "other_construction" in text
 
 
+@pytest.mark.parametrize("name", ["no", "On", "YES", "y", "null", "7", "1.5", "2024-01-01", "a: b", "- a", "é"])
+def test_names_that_other_readers_take_for_something_else_are_quoted(tmp_path: Path, name: str) -> None:
+    names = ["sea", "lake", name]
+    write_groups(tmp_path / "g.yaml", [Group("water", (0, 1, 2))], class_names=names)
+    (entry,) = yaml.safe_load((tmp_path / "g.yaml").read_text(encoding="utf-8"))
+    assert entry["classes"] == names
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.text(min_size=1).filter(lambda name: name.strip(" _\t\n\r")), min_size=3, max_size=5, unique=True),
