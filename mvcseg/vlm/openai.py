@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,9 @@ from mvcseg.vlm.secrecy import KEY_VARIABLE, api_key, without_key
 from mvcseg.vlm.structured import SchemaSupport, answer_in, choice_format, names_schema
 from mvcseg.vlm.usage import Usage, UsageMeter, usage_of
 
+_LOG = logging.getLogger(__name__)
 _LARGEST_BODY = 1_000_000
+_ROOM_TO_REASON = 4096
 _LONGEST_MESSAGE = 4000
 # What these say holds for every question: no right key, no such model, too many questions. Others are about one.
 _ABOUT_ALL = (401, 402, 403, 404, 408, 409, 429)
@@ -39,8 +43,10 @@ class OpenAIVLM:
         max_retries: further tries after a time-out, a lost connection, or status 408, 409, 429 or 500 and above. The
             server's ``Retry-After`` is honoured up to two minutes (a longer one is a failure), otherwise the wait
             doubles from half a second to eight. After 429 and 503 all calls of this object wait, not only the one.
-        temperature: 0 for the likeliest answer; None leaves it out (some models refuse it).
-        max_tokens: bound on the answer's length; None leaves it out (some models refuse it).
+        temperature: 0 for the likeliest answer; None leaves it out. A model that refuses it by name, as OpenAI's
+            reasoning models do, is asked without it from then on.
+        max_tokens: bound on the answer's length; None leaves it out. A model that refuses it by name gets
+            ``max_completion_tokens`` from then on, with 4,096 for what it writes before it answers.
         structured_choice: ``"auto"`` asks for JSON that a schema confines to the choices or "unclear"; a server that
             refuses that while it answers the plain question is asked plainly from then on. True insists on it, False
             never does. What comes back is read the same way whatever was asked for.
@@ -94,6 +100,8 @@ class OpenAIVLM:
         sent_key = checked_key(is_needed=self.base_url == OPENAI_URL) if send_key else ""
         if self.base_url == OPENAI_URL and not send_key:
             raise ConfigError(f"send_key: {OPENAI_URL} needs the key in {KEY_VARIABLE}, got False")
+        self._settings = {**self._options, "structured_choice": structured_choice, "max_side": max_side}
+        self._adapting = threading.Lock()
         self._client = open_client(self.base_url, key=sent_key, timeout=timeout)
         self._schemas = SchemaSupport()
         self._pace = Pace()
@@ -105,10 +113,8 @@ class OpenAIVLM:
     @property
     def identity(self) -> str:
         """What answers depend on beside images and question, as a text: model, server and options."""
-        settings = {**self._options, "structured_choice": self._structured_choice, "max_side": self._max_side}
-        return (
-            f"{self.model} at {self.base_url} {self._image_format} {json.dumps(settings, sort_keys=True, default=repr)}"
-        )
+        settings = json.dumps(self._settings, sort_keys=True, default=repr)
+        return f"{self.model} at {self.base_url} {self._image_format} {settings}"
 
     @property
     def usage(self) -> Usage:
@@ -162,9 +168,12 @@ class OpenAIVLM:
         while True:
             self._pace.wait()
             tries += 1
+            options = {**self._options, **form}
             try:
-                return text_of(self._parsed(content, {**self._options, **form}))
+                return text_of(self._parsed(content, options))
             except openai.APIStatusError as error:
+                if self._leaves_out(error, sent=options):
+                    continue
                 pause = self._pause(error, tries=tries, is_structured=bool(form))
                 if pause is None or tries > self._max_retries:
                     raise
@@ -173,6 +182,18 @@ class OpenAIVLM:
                 if tries > self._max_retries:
                     raise
                 time.sleep(pause_after(tries))
+
+    def _leaves_out(self, error: Any, *, sent: Mapping[str, Any]) -> bool:
+        """Whether a model refuses by name what it was sent, and is asked without that from now on."""
+        name = error.param
+        if error.status_code != 400 or name not in ("temperature", "max_tokens") or name not in sent:
+            return False
+        with self._adapting:
+            if name in self._options:
+                options = {key: value for key, value in self._options.items() if key != name}
+                self._options = options | ({"max_completion_tokens": _ROOM_TO_REASON} if name == "max_tokens" else {})
+                _LOG.warning("%s refuses %s and is asked without it from now on", self.model, name)
+        return True
 
     def _pause(self, error: Any, *, tries: int, is_structured: bool) -> float | None:
         """Seconds to wait before a further try; None where it would be no use."""

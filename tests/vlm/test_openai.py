@@ -236,6 +236,52 @@ def test_options_can_be_left_out_or_added(chat_server: Any) -> None:
     assert set(chat_server.requests[0]) == {"model", "messages", "max_completion_tokens"}
 
 
+def refusing_settings(server: Any) -> Any:
+    """A step as OpenAI's reasoning models answer: one refusal at a time, with the field's name."""
+
+    def step(handler: Any) -> None:
+        for name in ("max_tokens", "temperature"):
+            if name in handler.asked:
+                error = {"message": f"Unsupported parameter: '{name}'", "param": name, "code": "unsupported_parameter"}
+                return server.sends(json.dumps({"error": error}).encode(), status=400)(handler)
+        return server.answers('{"answer": "lake"}')(handler)
+
+    return step
+
+
+def test_model_that_refuses_settings_by_name_is_asked_without_them(
+    chat_server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat_server.script = [refusing_settings(chat_server)]
+    vlm = client(chat_server)
+    before = vlm.identity
+    assert [vlm([image()], QUESTION, choices=CHOICES) for _ in range(2)] == ["lake"] * 2
+    assert len(chat_server.requests) == 4
+    assert set(chat_server.requests[-1]) == {"model", "messages", "max_completion_tokens", "response_format"}
+    assert vlm.identity == before  # answers kept before the model was known are found again
+    assert [record.getMessage() for record in caplog.records if record.name == "mvcseg.vlm.openai"] == [
+        "m refuses max_tokens and is asked without it from now on",
+        "m refuses temperature and is asked without it from now on",
+    ]
+
+
+def test_threads_find_out_together_what_a_model_refuses(chat_server: Any) -> None:
+    chat_server.script = [refusing_settings(chat_server)]
+    vlm = client(chat_server)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: vlm([image()], QUESTION, choices=CHOICES), range(18)))
+    assert answers == ["lake"] * 18
+    assert len(chat_server.requests) <= 18 + 2 * 6
+
+
+def test_setting_that_was_not_sent_is_refused_in_vain(chat_server: Any) -> None:
+    error = {"message": "odd", "param": "temperature", "code": None}
+    chat_server.script = [chat_server.sends(json.dumps({"error": error}).encode(), status=400)]
+    with pytest.raises(VLMAnswerError, match="HTTP 400"):
+        client(chat_server)([image()], QUESTION)
+    assert len(chat_server.requests) == 2  # once with it, once without
+
+
 def test_other_variables_of_the_sdk_reach_no_server(chat_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-ours")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-ours")
