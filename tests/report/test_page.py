@@ -200,13 +200,13 @@ def test_what_it_says_in_short_stands_on_top(tmp_path: Path) -> None:
 
 def test_worst_clips_lead_to_their_frames(tmp_path: Path) -> None:
     row = {"video": "b", "prediction": "MVC", "frames": (1, 2), "measure": "VC8", "score": 0.5}
-    html = page(tmp_path, video(name="a"), video(name="b"), worst=[row] * 9)
+    html = page(tmp_path, video(name="a"), video(name="b"), worst=[row] * 11)
     jumps = [attributes for tag, attributes in Elements(html).tags if attributes.get("class") == "jump"]
-    assert len(jumps) == 9
+    assert len(jumps) == 11
     expected = {"data-video": "1", "data-first": "1", "data-last": "2", "data-prediction": "MVC"}
     assert expected.items() <= jumps[0].items()
-    assert "Show all 9" in html
-    assert "Show all" not in page(tmp_path, worst=[row | {"video": "clip"}] * 8)
+    assert "Show all 11" in html
+    assert "Show all" not in page(tmp_path, worst=[row | {"video": "clip"}] * 10)
 
 
 def test_scores_classes_curves_and_notes_are_printed(tmp_path: Path) -> None:

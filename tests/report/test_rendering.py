@@ -31,7 +31,7 @@ def page() -> str:
         summary="",
         scores={},
         worst={},
-        iou={},
+        class_tables=[],
         changes={},
         curves=[],
     )
