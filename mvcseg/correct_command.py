@@ -13,7 +13,7 @@ from mvcseg.errors import UsageError, VLMUnavailableError
 from mvcseg.flow import FarnebackFlow
 from mvcseg.label_folders import folder_for_labels, made_folder, names_of_classes, predicted_labels, write_labels
 from mvcseg.loading import choose_device
-from mvcseg.progress import progress_bar
+from mvcseg.progress import progress_bar, watched_frames
 from mvcseg.vlm.changes import Status
 from mvcseg.vlm_options import (
     ANSWERS_FOLDER,
@@ -54,7 +54,8 @@ def correct(options: argparse.Namespace) -> None:
     if options.dry_run:
         if options.answers is not None:
             asked["views"] = vlm.most_views(vlm.ReplayVLM(options.answers), options.views)
-        plan = vlm.plan_questions(video, labels, **asked)
+        with watched_frames(video) as watched:
+            plan = vlm.plan_questions(watched, labels, **asked)
         _print_bill(plan, options)
         _print_questions(plan.questions, class_names)
         return
@@ -62,9 +63,9 @@ def correct(options: argparse.Namespace) -> None:
     folder_for_labels(out, video)  # refused before anything is paid for
     backend = backend_of(options, device=choose_device(options.device))
     answering = kept_answers(backend, options.cache or out / ANSWERS_FOLDER)
-    with progress_bar("regions") as progress:
+    with watched_frames(video) as watched, progress_bar("regions") as progress:
         correction = vlm.correct_labels(
-            video,
+            watched,
             labels,
             vlm=answering,
             agreement=options.agreement,

@@ -54,8 +54,8 @@ class ReplayVLM:
             different ways: what was answered to the report's holds for an outline's too.
 
     Attributes:
-        most_views: 1 where answers are used up in order, or come from a log of one answer a thing: there is one for
-            each thing asked about, whatever its views. None where any number of views can be answered.
+        most_views: 1 where answers are used up in order: there is one for each thing asked about, whatever its
+            views. Of a log, the most views that it holds of one thing. None where any number of views can be answered.
 
     Raises:
         DataError: the file is missing or no JSON.
@@ -79,10 +79,10 @@ class ReplayVLM:
         self._by_image: dict[tuple[str, str], str] = {}
         self._for_anything: list[str] | None = None
         self._lock = threading.Lock()
-        self._is_old_log = False
+        self._most_in_log = 0
         self._read(answers, origin)
         is_in_order = bool(self._in_order) or self._for_anything is not None
-        self.most_views = 1 if is_in_order or self._is_old_log else None
+        self.most_views = 1 if is_in_order else self._most_in_log or None
 
     def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str] = ()) -> str:
         """The recorded answer; ``choices`` are ignored.
@@ -135,7 +135,8 @@ class ReplayVLM:
                 )
             views = dict(_view_answers(entry, origin=f"{origin}: entry {number}"))
             self._by_image.update({(_asked(question), shown_image): said for shown_image, said in views.items()})
-            self._is_old_log |= "key_frame" in entry and "answers" not in entry
+            if "answers" in entry or "key_frame" in entry:  # logs of earlier versions hold one answer a thing
+                self._most_in_log = max(self._most_in_log, len(views), 1)
             if answer is None or views:
                 continue
             if isinstance(image, str) and image:

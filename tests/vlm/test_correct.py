@@ -354,6 +354,15 @@ def test_log_replays_to_the_same_result(tmp_path: Path) -> None:
     assert again.changes == first.changes
 
 
+@pytest.mark.parametrize("views", [1, 2, 3])
+@pytest.mark.parametrize("agreement", [0.6, 1.0])
+def test_log_replays_whatever_the_number_of_views_was(views: int, agreement: float, tmp_path: Path) -> None:
+    first = correct(*many(), ByColour(), views=views, agreement=agreement)
+    write_changes(tmp_path / "changes.json", first.changes)
+    again = correct(*many(), ReplayVLM(tmp_path / "changes.json"), agreement=agreement)
+    assert again.changes == first.changes
+
+
 def test_interrupted_run_goes_on_without_asking_twice(tmp_path: Path) -> None:
     class Interrupted(ByColour):
         def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
