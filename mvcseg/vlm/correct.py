@@ -17,13 +17,13 @@ from mvcseg.errors import ConfigError
 from mvcseg.flow import FarnebackFlow, FlowEstimator
 from mvcseg.segmenter import Video
 from mvcseg.shapes import check_positive
+from mvcseg.vlm.areas import areas, frame_of
 from mvcseg.vlm.asking import Patience, ask, skipped
 from mvcseg.vlm.changes import Change, Status
 from mvcseg.vlm.client import VLM, most_views
 from mvcseg.vlm.groups import Group, asked_by
 from mvcseg.vlm.prompt import REPORT_PROMPT
 from mvcseg.vlm.questions import Question, plan_questions, view_image
-from mvcseg.vlm.tubes import areas, frame_of
 from mvcseg.vlm.views import View
 
 

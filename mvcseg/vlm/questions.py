@@ -13,10 +13,11 @@ from mvcseg.errors import ConfigError, DTypeError
 from mvcseg.flow import FarnebackFlow, FlowEstimator
 from mvcseg.segmenter import Video, check_label_video, check_video
 from mvcseg.shapes import check_positive, check_shapes
+from mvcseg.vlm.areas import areas, frame_of, mask_of
 from mvcseg.vlm.groups import Group, asked_by
 from mvcseg.vlm.prompt import REPORT_PROMPT, question_text
 from mvcseg.vlm.tokens import ANSWER_TOKENS, estimate_tokens
-from mvcseg.vlm.tubes import Tube, areas, find_tubes, frame_of, mask_of
+from mvcseg.vlm.tubes import Tube, find_tubes
 from mvcseg.vlm.views import View, crop_box, marked_crop, outlined_crop, view_frames
 
 

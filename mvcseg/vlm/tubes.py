@@ -14,6 +14,7 @@ An area is a connected set of pixels of one class in one frame. Areas are joined
 What persists beside another stays a tube of its own with a question of its own, however its border wavers: a river that
 meets the sea, a road beside grass. If one swallows the other for a frame, the merged area goes with the larger, and
 the smaller is found again by rule 2. A cut ends all tubes (`cuts`); without a flow there is nothing to see cuts by.
+Where frame after frame shows nothing of the one before (single pictures, noise) areas are compared in place.
 
 What the rules cannot know: two things that have one class and touch are one area; a thing hidden for longer is a new
 tube; of two things that exchange their classes at once, each keeps its place.
@@ -42,9 +43,6 @@ from mvcseg.vlm.areas import (
     TOP,
     Integers,
 )
-from mvcseg.vlm.areas import areas as areas
-from mvcseg.vlm.areas import frame_of as frame_of
-from mvcseg.vlm.areas import mask_of as mask_of
 from mvcseg.vlm.tube_links import linked_areas
 from mvcseg.vlm.tube_rules import tube_numbers
 
@@ -74,7 +72,7 @@ class Tube:
         box: left, top, right, bottom over all frames, right and bottom excluded.
         pixels: pixels of all frames together.
         shares: its classes and their pixels, most first, of equals the lower id.
-        parts: for each of its frames the areas it consists of, numbered as `areas` does.
+        parts: for each of its frames the areas it consists of, numbered as `mvcseg.vlm.areas.areas` does.
         seen: how it is seen in each of its frames.
     """
 

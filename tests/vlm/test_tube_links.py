@@ -50,6 +50,15 @@ def test_cut_ends_tubes_and_a_flash_does_not() -> None:
     assert [tube.frames for tube in found.large] == [(0, 3)]
 
 
+def test_pictures_that_show_nothing_of_each_other_are_compared_in_place() -> None:
+    pictures = torch.stack([scene(width=96, seed=seed) for seed in range(5)])
+    labels = torch.zeros(5, 48, 96, dtype=torch.uint8)
+    labels[:, 20:] = 1
+    for order, frames in (([0, 1, 2, 3, 4], [(0, 4)]), ([0, 1, 1, 1, 4], [(0, 3), (4, 4)])):
+        found = find_tubes(pictures[order], labels, group_of=GROUPS, min_area=0, flow=FarnebackFlow())
+        assert [tube.frames for tube in found.large] == frames
+
+
 def test_flow_is_asked_for_where_there_is_something_to_carry_on() -> None:
     labels = torch.zeros(12, 4, 5, dtype=torch.uint8)
     labels[[2, 3, 9], :2] = 1
