@@ -3,7 +3,8 @@
 from mvcseg.vlm.cache import CachedVLM
 from mvcseg.vlm.changes import Change, ViewAnswer, read_changes, write_changes
 from mvcseg.vlm.client import VLM, ReplayVLM, images_digest, most_views
-from mvcseg.vlm.compare import Compared, Comparison, Price, compare_vlms
+from mvcseg.vlm.compare import compare_vlms
+from mvcseg.vlm.comparison import Compared, Comparison, Price
 from mvcseg.vlm.confusion import confusion_groups, confusion_shares
 from mvcseg.vlm.correct import Correction, correct_labels
 from mvcseg.vlm.group_file import read_groups, write_groups

@@ -16,7 +16,7 @@ from mvcseg.data.files import shown
 from mvcseg.errors import ConfigError, DataError, MvcsegError, VLMUnavailableError
 from mvcseg.vlm.chat import OPENAI_URL, checked_url
 from mvcseg.vlm.client import VLM, ReplayVLM
-from mvcseg.vlm.compare import Price
+from mvcseg.vlm.comparison import Price
 from mvcseg.vlm.local import LocalVLM
 from mvcseg.vlm.openai import OpenAIVLM
 from mvcseg.vlm.yaml_file import Located, entries_of, read_yaml, text_at, told

@@ -8,7 +8,7 @@ from typing import Any
 
 from mvcseg.data.files import shown
 from mvcseg.vlm.agreement import Agreement
-from mvcseg.vlm.compare import Compared, Comparison, Price
+from mvcseg.vlm.comparison import Compared, Comparison, Price
 from mvcseg.vlm.prompt import in_one_line
 
 _WIDTH = 80

@@ -1,78 +1,13 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
+from compared_scene import GROUPS, NAMES, Told, compared, scene
 
 from mvcseg.errors import ConfigError, DataError, VLMUnavailableError
-from mvcseg.vlm import (
-    VLM,
-    Comparison,
-    Group,
-    Price,
-    ReplayVLM,
-    Usage,
-    compare_vlms,
-    correct_labels,
-    read_changes,
-    write_changes,
-)
-from mvcseg.vlm.compare_table import AS_LABELLED, comparison_table, comparison_value
-
-NAMES = ["sky", "river", "lake", "sea"]
-GROUPS = [Group("water", (1, 2, 3))]
-
-
-def scene() -> tuple[Tensor, Tensor, Tensor]:
-    """Video, labels and truth: a river of 120 pixels a frame taken for a lake, and a sea of 40 taken for the sea."""
-    video = torch.randint(0, 256, (3, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    labels = torch.zeros(3, 16, 24, dtype=torch.uint8)
-    labels[:, :, :10][:, 4:] = 2
-    labels[:, 6:, 20:] = 3
-    truth = labels.clone()
-    truth[labels == 2] = 1
-    truth[2] = 255
-    return video, labels, truth
-
-
-class Told:
-    """Answers by the region's size: the larger one first, in the order asked; counts calls and tokens."""
-
-    def __init__(self, *answers: str | Exception, tokens: tuple[int, int] | None = None, identity: str = "") -> None:
-        self.answers, self.calls, self.seen = answers, 0, list[str]()
-        self.tokens = tokens
-        if tokens is not None:
-            self.usage = Usage()
-        if identity:
-            self.identity = identity
-
-    def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
-        answer = self.answers[self.calls % len(self.answers)]
-        self.calls += 1
-        self.seen.append(f"{prompt} {tuple(images[0].shape)}")
-        if isinstance(answer, Exception):
-            raise answer
-        if self.tokens is not None:
-            self.usage = self.usage + Usage(1, *self.tokens)
-        return answer
-
-
-def compared(vlms: dict[str, VLM], *, with_truth: bool = True, **options: object) -> Comparison:
-    video, labels, truth = scene()
-    return compare_vlms(
-        video,
-        labels,
-        vlms=vlms,
-        groups=GROUPS,
-        class_names=NAMES,
-        truth=truth if with_truth else None,
-        flow=None,
-        **options,  # type: ignore[arg-type]
-    )
+from mvcseg.vlm import VLM, Price, ReplayVLM, Usage, compare_vlms, correct_labels, read_changes, write_changes
+from mvcseg.vlm.compare_table import comparison_table
 
 
 def test_answers_are_counted_and_judged() -> None:
@@ -235,65 +170,8 @@ def test_arguments_out_of_range_are_refused() -> None:
         compared({"a": Told("A river.")}, prices={"b": Price(1, 1)})
     with pytest.raises(ConfigError, match="agreement"):
         compared({"a": Told("A river.")}, agreement=0)
-    for amounts in ((-1, 0), (0, float("nan")), (float("inf"), 0)):
-        with pytest.raises(ConfigError, match="price: expected numbers of at least 0"):
-            Price(*amounts)
     video, labels, truth = scene()
     with pytest.raises(DataError, match="truth: frame 0"):
         compare_vlms(
             video, labels, vlms={"a": Told("x")}, groups=GROUPS, class_names=NAMES, truth=truth[:, 1:], flow=None
         )
-
-
-def test_table_fits_80_columns_whatever_the_names_and_numbers() -> None:
-    result = compared(
-        {
-            "a-model-with-a-name-of-fifty-characters-and-some-more": Told("A river.", tokens=(9_999_999, 999_999)),
-            "b\n\x1b[31mred": Told(VLMUnavailableError("no " * 300)),
-            "c": Told("A river.", "The sea."),
-        },
-        prices={"a-model-with-a-name-of-fifty-characters-and-some-more": Price(1000.0, 1000.0)},
-    )
-    text = comparison_table(result)
-    assert max(map(len, text.splitlines())) <= 80
-    assert "\x1b" not in text
-    assert AS_LABELLED in text
-    lines = {line[:10].strip(): line for line in text.splitlines()}
-    assert "1 of 2,  50.0 %" in lines["(labels as"[:10].strip()]
-
-
-def test_table_says_what_was_free(tmp_path: Path) -> None:
-    models = {"a": Told("A river.", identity="m")}
-    text = comparison_table(compared(models, cache=tmp_path))
-    assert "free" not in text
-    text = comparison_table(compared(models, cache=tmp_path))
-    assert "Kept and recorded answers were free and took no time" in text
-    row = next(line for line in text.splitlines() if line.startswith("a ") and line.endswith(" 2"))
-    assert row.split() == ["a", "0", "-", "-", "-", "-", "2"]
-
-
-def test_value_is_json_with_every_answer() -> None:
-    prices = {"a": Price(1, 2)}
-    result = compared({"a": Told("A river.", tokens=(10, 5)), "b": Told("who knows")}, prices=prices)
-    value = json.loads(json.dumps(comparison_value(result, class_names=NAMES, prices=prices), allow_nan=False))
-    assert [(q["from"], q["truth"], q["answers"]) for q in value["questions"]] == [
-        ("lake", "river", {"a": "river", "b": None}),
-        ("sea", "sea", {"a": "river", "b": None}),
-    ]
-    a, b = value["models"]
-    assert (a["accuracy"], a["prompt_tokens"], a["completion_tokens"], a["price"]) == (
-        0.5,
-        20,
-        10,
-        {"input": 1, "output": 2},
-    )
-    assert a["cost"] == pytest.approx(40e-6)
-    assert (b["accuracy"], b["prompt_tokens"], b["cost"], b["unclear"]) == (None, None, None, 2)
-    assert value["agreement"] == [{"models": ["a", "b"], "both": 0, "equal": 0, "share": None, "kappa": None}]
-
-
-def test_nothing_to_ask_about_is_said() -> None:
-    video = torch.zeros(2, 3, 8, 12, dtype=torch.uint8)
-    labels = torch.zeros(2, 8, 12, dtype=torch.uint8)
-    result = compare_vlms(video, labels, vlms={"a": Told("x")}, groups=GROUPS, class_names=NAMES, flow=None)
-    assert comparison_table(result) == "0 questions to each model, at most 0 pictures."
