@@ -101,6 +101,11 @@ def test_models_never_share_answers(tmp_path: Path) -> None:
     assert (model.changes[0].to_name, model.kept) == ("sea", 0)
 
 
+def test_one_model_under_two_names_is_asked_twice(tmp_path: Path) -> None:
+    result = compared({name: Told("A river.", identity="the same") for name in ("one", "other")}, cache=tmp_path)
+    assert [(model.calls, model.kept) for model in result.models] == [(2, 0), (2, 0)]
+
+
 def test_answers_recorded_in_order_are_one_for_each_region(tmp_path: Path) -> None:
     told = Told("A river.", "A river.", "A river.", "The sea.")
     result = compared({"in order": ReplayVLM(["A river.", "The sea."]), "asked": told}, views=3)
