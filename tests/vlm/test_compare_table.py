@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from compared_scene import GROUPS, NAMES, Told, compared
 
 from mvcseg.errors import VLMUnavailableError
-from mvcseg.vlm import Price, compare_vlms
+from mvcseg.vlm import Price, Usage, compare_vlms
 from mvcseg.vlm.compare_table import AS_LABELLED, comparison_table, comparison_value
 
 
@@ -64,3 +65,25 @@ def test_nothing_to_ask_about_is_said() -> None:
     labels = torch.zeros(2, 8, 12, dtype=torch.uint8)
     result = compare_vlms(video, labels, vlms={"a": Told("x")}, groups=GROUPS, class_names=NAMES, flow=None)
     assert comparison_table(result) == "0 questions to each model, at most 0 pictures."
+
+
+def test_answers_that_told_no_tokens_are_counted_and_warned_of() -> None:
+    class Forgetful(Told):
+        def __call__(self, *asked: Any, **more: Any) -> str:
+            answer = super().__call__(*asked, **more)
+            if self.calls == 1:
+                self.usage = Usage(requests=1, unreported=1)
+            return answer
+
+    prices = {"a": Price(1, 1)}
+    result = compared({"a": Forgetful("A river.", tokens=(10, 5))}, prices=prices)
+    (value,) = comparison_value(result, class_names=NAMES, prices=prices)["models"]
+    assert (value["calls"], value["calls_without_tokens"], value["prompt_tokens"]) == (2, 1, 10)
+    assert "Not every answer of a said its tokens: tokens and cost are too low." in comparison_table(result)
+
+
+def test_pairs_that_answered_nothing_together_have_no_line() -> None:
+    text = comparison_table(compared({"a": Told("A river."), "b": Told("who knows"), "c": Told("A lake.")}))
+    assert "a / c" in text
+    assert "a / b" not in text
+    assert "Agreement" not in comparison_table(compared({"a": Told("A river."), "b": Told("who knows")}))
