@@ -6,10 +6,11 @@ import argparse
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from mvcseg.option_checks import check_predict, views_of
 from mvcseg.progress import frame_progress, progress_bar, watched_frames
 from mvcseg.segmenter import Video
 from mvcseg.train_command import train as train
+from mvcseg.vlm.changes import Status
 from mvcseg.vlm_options import (
     ANSWERS_FOLDER,
     backend_of,
@@ -149,10 +151,12 @@ def run(options: argparse.Namespace) -> None:
     )
     for name, score in result.choice.scores.items():
         print(f"{score:.6f}  {shown(name)}{'  <- chosen' if name == result.choice.name else ''}")
-    for status in ("changed", "confirmed", "unclear", "failed"):
-        count = sum(change.status == status for change in result.changes)
-        if count:
-            print(f"{_counted(count, 'region')} {status}")
+    counts = Counter(change.status for change in result.changes)
+    for status in get_args(Status):
+        if counts[status]:
+            print(f"{_counted(counts[status], 'region')} {status}")
+    if result.changes and set(counts) <= {"failed", "skipped"}:
+        print(f"note: no region was corrected: {result.changes[0].reason}", file=sys.stderr)
     print(f"{_counted(len(video), 'label map')}, {shown(out / 'overlay.mp4')}, {shown(page)}")
 
 
