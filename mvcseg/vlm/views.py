@@ -101,7 +101,7 @@ def outlined_crop(frame: Tensor, mask: Tensor, *, context: float = CONTEXT) -> T
     return torch.from_numpy(crop)
 
 
-def marked_crop(frame: Tensor, mask: Tensor, *, context: float = CONTEXT, opacity: float = 0.4) -> Tensor:
+def marked_crop(frame: Tensor, mask: Tensor, *, context: float = CONTEXT, opacity: float = 0.3) -> Tensor:
     """The surroundings of a tube in a frame, the tube itself tinted.
 
     Args:
@@ -121,9 +121,9 @@ def marked_crop(frame: Tensor, mask: Tensor, *, context: float = CONTEXT, opacit
         >>> mask = torch.zeros(20, 30, dtype=torch.bool)
         >>> mask[5, 5] = True
         >>> marked_crop(torch.full((3, 20, 30), 100, dtype=torch.uint8), mask)[:, 5, 5:7]
-        tensor([[162, 100],
-                [ 60, 100],
-                [162, 100]], dtype=torch.uint8)
+        tensor([[146, 100],
+                [ 70, 100],
+                [146, 100]], dtype=torch.uint8)
     """
     if not 0 <= opacity <= 1:
         raise ConfigError(f"opacity: expected a number in [0, 1], got {opacity}")

@@ -59,7 +59,7 @@ def test_pictures_that_show_nothing_of_each_other_are_compared_in_place() -> Non
         assert [tube.frames for tube in found.large] == frames
 
 
-def test_flow_is_asked_for_where_there_is_something_to_carry_on() -> None:
+def test_frames_are_read_and_flow_asked_for_where_there_is_something_to_carry_on() -> None:
     labels = torch.zeros(12, 4, 5, dtype=torch.uint8)
     labels[[2, 3, 9], :2] = 1
     video, pairs = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1).repeat(1, 3, 4, 5), []
@@ -69,7 +69,9 @@ def test_flow_is_asked_for_where_there_is_something_to_carry_on() -> None:
         pairs.append(((255 * before).round().int().unique().item(), (255 * now).round().int().unique().item()))
         return torch.zeros(1, 2, 4, 5)
 
-    find_tubes(video, labels, group_of=GROUPS, min_area=0, flow=flow)
+    lazy = Lazy(video)
+    find_tubes(lazy, labels, group_of=GROUPS, min_area=0, flow=flow)
+    assert [start for start, _ in lazy.read] == [2, 3, 4, 5, 6, 9, 10, 11]
     assert pairs == [(2, 3), (3, 4), (4, 5), (5, 6), (9, 10), (10, 11)]
     pairs.clear()
     assert find_tubes(video, labels, group_of={6: 0}, min_area=0, flow=flow) == Tubes(large=(), too_small=0)

@@ -153,6 +153,21 @@ def test_area_hidden_for_as_long_as_it_was_seen_is_another() -> None:
     assert [tube.frames for tube in tubes_of(labels)] == [(0, 7)]
 
 
+def test_area_that_follows_one_is_not_looked_for_among_the_hidden() -> None:
+    labels = torch.zeros(5, 1, 20, dtype=torch.uint8)
+    labels[:2, 0, 0:11] = 1
+    labels[2, 0, 9:] = 1
+    labels[3:, 0, 5:15] = 1  # more than half of both, which have 2 pixels in common
+    assert [tube.frames for tube in tubes_of(labels)] == [(2, 4), (0, 1)]
+
+
+def test_area_that_is_followed_by_one_is_not_hidden() -> None:
+    labels = torch.zeros(5, 1, 20, dtype=torch.uint8)
+    labels[:2, 0, :10] = labels[2, 0, 4:14] = 1
+    labels[3:, 0, :8] = 1  # most of what was there at first, not of what followed it
+    assert [tube.frames for tube in tubes_of(labels)] == [(0, 2), (3, 4)]
+
+
 def test_areas_that_cover_half_of_each_other_or_less_are_two_tubes() -> None:
     labels = torch.zeros(2, 1, 12, dtype=torch.uint8)
     labels[0, 0, :8] = 1
