@@ -1,4 +1,4 @@
-"""A page to look at: frames beside ground truth and two predictions, with scores, in one HTML file."""
+"""A page to look at: frames beside ground truth and two predictions, with scores and flicker, in one HTML file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from mvcseg.data import class_colours
+from mvcseg.flow import FarnebackFlow
 from mvcseg.metrics import MeanIoU, VideoConsistency
 from mvcseg.report import PageVideo, overlay, write_page
 
@@ -42,7 +43,7 @@ def main() -> None:
     path = write_page(
         Path("page.html"),
         title="Which prediction is steadier?",
-        videos=[PageVideo("hill", frames, predictions, labels=truth)],
+        videos=[PageVideo("hill", frames, predictions, labels=truth, flow=FarnebackFlow())],
         class_names=NAMES,
         colours=class_colours(NAMES),
         scores=scores,

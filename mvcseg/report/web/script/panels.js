@@ -91,7 +91,7 @@ function layOut(box, panels, video) {
   box.replaceChildren(...shown.map((panel) => panel.figure));
   let columns = Math.min(n, 2), width = room;
   if (!matchMedia("(max-width: 640px)").matches) {
-    const height = innerHeight - 250, widths = [];
+    const height = innerHeight - 285, widths = [];
     for (let c = 1; c <= n; c++) {
       const own = (room - gap * (c - 1)) / c, fitting = (height / Math.ceil(n / c) - 46) * video.width / video.height;
       widths.push(Math.max(Math.min(own, fitting), Math.min(own, 320)));
