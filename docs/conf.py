@@ -18,10 +18,10 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "api_pages",
     "examples_page",
     "outside_links",
+    "source_pages",
 ]
 exclude_patterns = ["_ext", "_static"]
 nitpicky = True
