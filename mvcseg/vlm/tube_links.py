@@ -83,7 +83,8 @@ def linked_areas(video: Video, labels: Video, *, group_of: Mapping[int, int], fl
         numbers = areas(values, classes=group_of)
         if not numbers.any() and not carried:
             continue
-        image_before, image = image, _image(video, position, shape=values.shape)
+        image_before = image  # in a line of its own: a third frame would be in memory while the next is read
+        image = _image(video, position, shape=values.shape)
         if carried and flow is not None and image_before is not None:
             carried, is_shot = _moved(carried, image_before, image, flow=flow, is_shot=is_shot)
         tables.append(measured(numbers, values, position=position, edges=image.edges()))

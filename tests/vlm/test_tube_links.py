@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import weakref
+
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +38,30 @@ def test_lazy_video_and_any_integers_give_the_same_one_frame_at_a_time(
     assert all(stop - start == 1 for start, stop in lazy.read + lazy_labels.read)
     starts = [start for start, _ in lazy.read]
     assert starts == sorted(set(starts))  # front to back, each frame at most once
+
+
+class Counted:
+    """Frames or label maps that count how many of them are in memory."""
+
+    def __init__(self, length: int, *, axes: tuple[int, ...]) -> None:
+        self.length, self.axes, self.most = length, axes, 0
+        self.alive = list[weakref.ref[np.ndarray]]()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: slice) -> torch.Tensor:
+        array = np.ones((1, *self.axes, 48, 64), np.uint8)
+        self.alive = [other for other in self.alive if other() is not None] + [weakref.ref(array)]
+        self.most = max(self.most, len(self.alive))
+        return torch.from_numpy(array)
+
+
+def test_two_frames_are_in_memory_however_long_the_video() -> None:
+    video, labels = Counted(30, axes=(3,)), Counted(30, axes=())
+    (tube,) = find_tubes(video, labels, group_of=GROUPS, min_area=0, flow=shift(1)).large
+    assert tube.frames == (0, 29)
+    assert (video.most, labels.most) == (2, 2)
 
 
 def test_cut_ends_tubes_and_a_flash_does_not() -> None:

@@ -105,6 +105,15 @@ def test_patch_is_flicker_where_the_lake_is_there_without_it_for_as_many_frames(
     assert len(tubes_of(labels)) == number
 
 
+def test_patch_must_go_back_at_its_end_and_not_where_it_is_hidden() -> None:
+    labels = torch.ones(15, 1, 20, dtype=torch.uint8)
+    labels[:, 0, :8] = 2
+    labels[3:10, 0, 8:12] = 3
+    labels[6, 0, 8:12] = 1  # for a frame it is called lake
+    labels[10:, 0, 8:12] = 2  # but in the end it is river
+    assert [tube.shares for tube in tubes_of(labels)] == [((2, 140),), ((1, 136),), ((3, 24),)]
+
+
 def test_patch_that_was_there_from_the_start_or_stays_to_the_end_has_its_own_question() -> None:
     for frames in (slice(0, 2), slice(6, 8)):
         labels = torch.ones(8, 6, 8, dtype=torch.uint8)
