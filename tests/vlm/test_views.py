@@ -30,8 +30,8 @@ def tube_seen(pixels: dict[int, int], sharpness: dict[int, float] | None = None)
 
 
 def test_first_view_is_the_largest_then_the_sharpest_of_the_large_then_spread() -> None:
-    pixels = dict.fromkeys(range(20), 100) | {4: 120, 9: 59}
-    tube = tube_seen(pixels, {6: 9.0, 9: 99.0})  # frame 9 is sharper, but less than half as large
+    pixels = dict.fromkeys(range(20), 100) | {4: 120, 6: 60, 9: 59}
+    tube = tube_seen(pixels, {6: 9.0, 9: 99.0})  # frame 9 is sharper, but not half as large
     assert view_frames(tube, count=1) == (4,)
     assert view_frames(tube, count=2) == (4, 6)
     assert view_frames(tube, count=3) == (4, 6, 19)
