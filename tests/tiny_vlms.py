@@ -54,7 +54,8 @@ def save_siglip(folder: Path) -> None:
     """A SigLIP of 16-pixel images and texts of up to 12 words."""
     import transformers
 
-    tokenizer = word_tokenizer(words=[*WORDS, "photo", "of"], special=SPECIAL[:4], ends=True, model_max_length=12)
+    options = {"model_max_length": 12, "padding_side": "left"}  # transformers 5 pads SigLIP 2 so, left to itself
+    tokenizer = word_tokenizer(words=[*WORDS, "photo", "of"], special=SPECIAL[:4], ends=True, **options)
     text = {"vocab_size": len(tokenizer), "max_position_embeddings": 12, "projection_size": 16}
     config = transformers.SiglipConfig(
         text_config={**SMALL, **text}, vision_config={**SMALL, "image_size": 16, "patch_size": 8}

@@ -121,7 +121,8 @@ class ZeroShotScorer:
         if is_siglip:
             texts = [text.lower() for text in texts]
             window = config.text_config.max_position_embeddings
-            padding = {"padding": "max_length", "max_length": window, "padding_side": "right"}
+            padding = {"padding": "max_length", "max_length": window}
+            self._processor.tokenizer.padding_side = "right"  # no argument of every release's processor
         inputs = dict(self._processor(images=pictures, text=texts, return_tensors="pt", truncation=True, **padding))
         if is_siglip:
             inputs.pop("attention_mask", None)

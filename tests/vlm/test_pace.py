@@ -39,6 +39,16 @@ def test_header_is_read_as_seconds_or_as_a_date(headers: dict[str, str], seconds
     assert asked_wait(headers, now=NOW) == seconds
 
 
+def test_date_without_a_zone_is_greenwich_time_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert asked_wait({"retry-after": "Tue Nov 14 22:13:50 2023"}, now=NOW) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_pauses_double_up_to_eight_seconds() -> None:
     assert [pause_after(tries) for tries in (1, 2, 3, 4, 5, 6, 10**6)] == [0.5, 1, 2, 4, 8, 8, 8]
 
