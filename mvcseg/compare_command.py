@@ -15,7 +15,7 @@ from mvcseg.errors import VLMUnavailableError
 from mvcseg.flow import FarnebackFlow
 from mvcseg.label_folders import made_folder, names_of_classes, predicted_labels
 from mvcseg.loading import choose_device
-from mvcseg.progress import frame_progress
+from mvcseg.progress import frame_progress, watched_frames
 from mvcseg.segmenter import Video
 from mvcseg.vlm.backend_file import Backends, read_backends
 from mvcseg.vlm.compare_table import comparison_table, comparison_value
@@ -35,9 +35,9 @@ def vlm_compare(options: argparse.Namespace) -> None:
     groups = groups_of(options, class_names)
     truth = None if options.labels is None else _truth(options.labels, video, num_classes=len(class_names))
     out = None if options.out is None else made_folder(options.out)
-    with frame_progress(unit="questions") as progress:
+    with watched_frames(video) as watched, frame_progress(unit="questions") as progress:
         comparison = vlm.compare_vlms(
-            video,
+            watched,
             labels,
             vlms=backends,
             groups=groups,
