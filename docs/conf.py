@@ -48,5 +48,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+highlight_language = "none"  # a block that names no language has none
 pygments_style = "default"
 pygments_dark_style = "github-dark"

@@ -137,10 +137,10 @@ def resolve_annotations(value: Any) -> None:
     if not inspect.isfunction(function) or not function.__module__:
         return
     names: dict[str, Any] = {}
-    for node in parsed(function.__module__).body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            exec(ast.unparse(ast.Module(node.body, [])), names)
-    with suppress(TypeError):  # an alias that is itself text for checkers
+    with suppress(TypeError, NameError, ImportError):  # an alias that is text for checkers, a package that is not here
+        for node in parsed(function.__module__).body:
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                exec(ast.unparse(ast.Module(node.body, [])), names)
         function.__annotations__ = get_type_hints(function, localns=names)
 
 
