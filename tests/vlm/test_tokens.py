@@ -21,8 +21,10 @@ def by_the_book(height: int, width: int) -> int:
     return 85 + 170 * math.ceil(height / 512) * math.ceil(width / 512)
 
 
-@pytest.mark.parametrize(("size", "tokens"), [((1024, 1024), 765), ((4096, 2048), 1105), ((512, 512), 255)])
-def test_the_examples_of_the_rule_come_out(size: tuple[int, int], tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "tokens"), [((1024, 1024), 765), ((4096, 2048), 1105), ((512, 512), 255), ((400, 4000), 765)]
+)
+def test_the_examples_of_the_rule_and_a_long_strip_come_out(size: tuple[int, int], tokens: int) -> None:
     assert estimate_tokens([size], "", max_side=8192) == FRAME + tokens
 
 
