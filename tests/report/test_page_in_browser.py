@@ -153,6 +153,18 @@ def test_flicker_paints_what_python_found(js: Js) -> None:
         assert told.endswith(f"{100 * expected[2][frame] / (H * W):.1f}% flickering") or frame == 0
 
 
+def test_flicker_is_painted_where_python_found_it(js: Js) -> None:
+    js(CLICK, "#modes button", "Flicker")
+    js(SCRUB, 3)
+    painted = js(
+        """const canvas = document.querySelectorAll('.panel canvas.labels')[2], places = [];
+        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        for (let i = 0; i < data.length / 4; i++) if (data[4 * i + 3]) places.push(i); return places;"""
+    )
+    found = flicker(grey_frames(), predictions()[LONG], flow=still)[3]
+    assert painted == found.flatten().nonzero().flatten().tolist()
+
+
 def test_what_is_painted_is_said_beside_its_colour(js: Js) -> None:
     assert js("return document.querySelector('#painted').checkVisibility()") is False
     for mode, word in (("Errors", "ground truth"), ("Changes", "before"), ("Flicker", "optical flow")):
