@@ -72,7 +72,7 @@ def tube_truths(
         DataError: they differ in size, or truth holds a value that is neither a class nor 255; names the frame.
     """
     check_label_video(truth, length=len(labels))
-    owners: dict[int, list[tuple[int, Sequence[int]]]] = {}
+    owners: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
     for position, tube in enumerate(tubes):
         for frame, parts in tube.parts.items():
             owners.setdefault(frame, []).append((position, parts))

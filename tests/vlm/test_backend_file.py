@@ -95,6 +95,7 @@ def test_key_goes_to_no_other_server_unless_its_entry_says_so(
     ]
 
 
+@pytest.mark.slow
 def test_each_kind_is_opened(tmp_path: Path) -> None:
     save_llava(tmp_path / "llava")
     save_clip(tmp_path / "clip")
