@@ -60,7 +60,7 @@ class Size:
 
     frames: int | None = None
     seeds: int = 50
-    swaps: int = 5
+    swaps: int = 3
     shares: tuple[float, ...] = (0.1, 0.3)
 
 

@@ -43,7 +43,8 @@ def draw(results: Mapping[str, Any], file: Path) -> None:
         swaps = [row for row in results["swaps"] if row["flow"] == "farneback" and row["source"] == "ground truth"]
         for place, (kind, words) in enumerate({"whole": "all frames", "flicker": "half their frames"}.items()):
             _draw_swaps(axes[place, 2], [row for row in swaps if row["kind"] == kind])
-            axes[place, 2].set_title(f"Tubes swapped in {words}", fontsize=FONT + 1)
+            axes[place, 2].set_title(f"True labels swapped in {words}", fontsize=FONT + 1)
+        axes[0, 2].set_ylim(bottom=-75)
         axes[0, 2].legend(frameon=False, fontsize=FONT - 1, loc="lower right")
         _draw_sizes(axes[2, 2], results["sizes"])
         for axis in axes[:, 0]:

@@ -186,6 +186,9 @@ def test_only_some_tubes_are_asked_about(benchmark, case):
     changed = cases.painted(flips, new) != case.labels
     assert changed[1:3, 12:, 21:].all()
     assert int(changed.sum()) == 2 * 12 * 19
+    metric = MeanIoU(11)
+    metric.update(cases.painted(flips, new), case.clip.labels)
+    assert cases.mean_iou_after([flips], [new]) == pytest.approx(100 * metric.compute())
     assert case.peaks.max() == pytest.approx(12 * 19 / (24 * 40))
 
 
