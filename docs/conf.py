@@ -48,6 +48,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_search_summary = False  # a browser refuses what it needs where the site is read from a disk
 highlight_language = "none"  # a block that names no language has none
 pygments_style = "default"
 pygments_dark_style = "github-dark"

@@ -126,9 +126,11 @@ def description(module: str, name: str, home: str) -> list[str]:
     constant = constants(home).get(name)
     if inspect.isroutine(value) or constant is None:
         return [f".. autofunction:: {module}.{name}", ""]
-    kind, option = ("type", "canonical") if constant.is_alias else ("data", "value")
-    text = [f"   :{option}: {constant.value}"] if len(constant.value) <= LONGEST_VALUE or constant.is_alias else []
-    return [f".. py:{kind}:: {name}", f"   :module: {module}", *text, "", *indented(constant.text), ""]
+    if constant.is_alias:
+        stands_for = f"   Stands for ``{constant.value}``."
+        return [f".. py:type:: {name}", f"   :module: {module}", "", stands_for, "", *indented(constant.text), ""]
+    value_line = [f"   :value: {constant.value}"] if len(constant.value) <= LONGEST_VALUE else []
+    return [f".. py:data:: {name}", f"   :module: {module}", *value_line, "", *indented(constant.text), ""]
 
 
 def resolve_annotations(value: Any) -> None:
