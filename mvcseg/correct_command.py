@@ -122,7 +122,7 @@ def _print_result(correction: vlm.Correction, answering: vlm.VLM, options: argpa
     print(f"{_counted(len(correction.changes), 'region')}{': ' if counts else ''}{counts}")
     asked = sum(len(change.answers) for change in correction.changes)
     if isinstance(answering, vlm.CachedVLM) and answering.found:
-        print(f"{_counted(asked, 'question')} asked, {answering.found} of them answered in an earlier run")
+        print(f"{_counted(asked, 'question')} asked, {answering.found} of them answered by what was kept")
     else:
         print(f"{_counted(asked, 'question')} asked")
     usage = getattr(answering, "usage", None)

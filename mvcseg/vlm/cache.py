@@ -25,7 +25,8 @@ class CachedVLM:
     """A VLM that remembers its answers in a folder, one small JSON file each.
 
     An answer is found again by a hash of the images, the question, the choices and who was asked. Failures are not
-    kept. Files appear whole or not at all; a broken one counts as absent. Several processes may share a folder.
+    kept. Files appear whole or not at all; a broken one counts as absent. Several processes may share a folder, and
+    threads a cache: of two that ask the same at once, one waits for the other's answer.
 
     Args:
         vlm: who is asked where no answer is kept.
@@ -50,6 +51,7 @@ class CachedVLM:
         self.most_views: int | None = getattr(vlm, "most_views", None)
         self.found = 0
         self._lock = threading.Lock()
+        self._one_at_a_time: dict[Path, threading.Lock] = {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -57,18 +59,25 @@ class CachedVLM:
 
     def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
         """The kept answer, or the model's, which is then kept."""
-        answer = self.kept(images, prompt, choices=choices)
-        if answer is not None:
-            with self._lock:
-                self.found += 1
-            return answer
+        path = self._path(images, prompt, choices)
+        with self._lock:
+            alone = self._one_at_a_time.setdefault(path, threading.Lock())
+        with alone:  # the same question from two threads is asked once
+            answer = self.kept(images, prompt, choices=choices)
+            if answer is None:
+                return self._asked(images, prompt, choices, path)
+        with self._lock:
+            self.found += 1
+        return answer
+
+    def _asked(self, images: Sequence[Tensor], prompt: str, choices: Sequence[str], path: Path) -> str:
         answer = self._vlm(images, prompt, choices=choices)
         if not isinstance(answer, str):
             return answer
         image = images_digest(images)
         entry = {"model": self.identity, "question": prompt, "choices": list(choices), "image": image, "answer": answer}
         try:
-            write_json(self._path(images, prompt, choices), entry)
+            write_json(path, entry)
         except DataError as error:
             # The answer is worth more than its copy: a full disk must not cost it.
             _LOG.warning("answer not kept: %s", error)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,39 @@ def test_answers_found_on_disk_are_counted(tmp_path: Path) -> None:
     for value in (0, 1, 0, 0):
         cached([image(value)], "a?", choices=("x",))
     assert cached.found == 2
+
+
+def test_the_same_question_from_several_threads_is_asked_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def slow(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        asked.append(prompt)
+        time.sleep(0.05)
+        return f"answer to {prompt}"
+
+    cached = CachedVLM(slow, tmp_path, identity="slow")
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda number: cached([image()], f"{number % 2}?", choices=()), range(6)))
+    assert answers == ["answer to 0?", "answer to 1?"] * 3
+    assert sorted(asked) == ["0?", "1?"]
+    assert cached.found == 4
+
+
+def test_a_failure_is_no_answer_to_those_who_waited_for_it(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def fails_once(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        calls.append(prompt)
+        time.sleep(0.05)
+        if len(calls) == 1:
+            raise VLMAnswerError("busy")
+        return "one"
+
+    cached = CachedVLM(fails_once, tmp_path, identity="m")
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(cached, [image()], "a?", choices=()) for _ in range(2)]
+    outcomes = sorted(str(future.exception() or future.result()) for future in futures)
+    assert outcomes == ["busy", "one"]
 
 
 def test_cost_and_limits_are_those_of_the_model(tmp_path: Path) -> None:
