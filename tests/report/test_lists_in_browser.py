@@ -130,7 +130,7 @@ def test_each_view_asked_about_leads_to_its_own_frame(browser: Any, js: Js) -> N
 
 
 def test_a_jump_works_on_a_phone(browser: Any, js: Js) -> None:
-    set_window(browser, width=390, height=844)
+    set_window(browser, width=390, height=480)
     pause(browser, 150)
     js("document.querySelectorAll('.worst .jump')[0].click()")
     pause(browser, 200)

@@ -9,7 +9,6 @@ function paint(video, maps, map, frame, mode, only) {
   const image = new ImageData(video.width, video.height), out = new Uint32Array(image.data.buffer);
   const labels = labelsAt(video, map, frame), truth = truthOf(maps);
   if (mode === "errors") {
-    if (map.truth) return image;
     const right = labelsAt(video, truth, frame), colour = packed(PAINT.errors);
     for (let i = 0; i < labels.length; i++) if (right[i] !== IGNORE && labels[i] !== right[i]) out[i] = colour;
   } else if (mode === "changes") {
