@@ -266,7 +266,7 @@ def test_pictures_are_made_one_at_a_time() -> None:
 def test_interruption_waits_a_moment_for_answers_and_never_for_a_server_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mvcseg.vlm.asking._GRACE", 0.3)
+    monkeypatch.setattr("mvcseg.vlm.asking._GRACE", 1.5)
     released, finished = threading.Event(), []
 
     def hangs(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
@@ -275,7 +275,7 @@ def test_interruption_waits_a_moment_for_answers_and_never_for_a_server_that_han
             time.sleep(0.05)
             raise KeyboardInterrupt
         if frame == 1:
-            time.sleep(0.15)
+            time.sleep(0.8)
             finished.append(frame)
             return "lake"
         released.wait(20)
@@ -284,7 +284,7 @@ def test_interruption_waits_a_moment_for_answers_and_never_for_a_server_that_han
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         list(ask([question(1, first=n) for n in range(9)], picture, vlm=hangs, class_names=NAMES, concurrency=3))
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 10
     assert finished == [1]
     released.set()
 
