@@ -4,7 +4,7 @@
     python benchmarks/vlm_study.py --redraw              # the page's tables and its figure from the stored results
 
 ``--camvid`` is the data set in the VSPW layout, ``--weights`` holds ``enet_camvid/``, ``espnet_camvid/`` and
-``cgnet_camvid/``. All parts take about ten minutes on one CPU core; the figure needs matplotlib, which the package
+``cgnet_camvid/``. All parts take six to ten minutes on one CPU core; the figure needs matplotlib, which the package
 itself does not.
 """
 
