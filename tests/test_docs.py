@@ -45,7 +45,7 @@ def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.name)
 def test_a_how_to_page_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_server: ChatServer

@@ -33,6 +33,7 @@ const look = () => {
 }; look();"""
 """The files that a search lists, once no more are added."""
 
+pytestmark = pytest.mark.timeout(900)  # the build is 50 s of work, and may share its cores
 pytest.importorskip("sphinx", reason="the documentation site needs the docs extra")
 
 
