@@ -47,6 +47,7 @@ def vlm_compare(options: argparse.Namespace) -> None:
             cache=None if out is None else out / ANSWERS_FOLDER,
             flow=FarnebackFlow() if options.flow == "farneback" else None,
             min_area=options.min_area,
+            max_area=options.max_area,
             views=options.views,
             agreement=options.agreement,
             view=options.view,

@@ -46,6 +46,7 @@ def correct(options: argparse.Namespace) -> None:
         "class_names": class_names,
         "flow": FarnebackFlow() if options.flow == "farneback" else None,
         "min_area": options.min_area,
+        "max_area": options.max_area,
         "views": options.views,
         "view": options.view,
         "prompt": prompt_of(options.prompt, view=options.view),
@@ -94,6 +95,8 @@ def _print_bill(plan: vlm.Plan, options: argparse.Namespace) -> None:
         print(f"cost at most about {cost}, at the prices given")
     if plan.too_small:
         print(f"left alone as smaller than --min-area: {_counted(plan.too_small, 'region')}")
+    if plan.too_large:
+        print(f"left alone as larger than --max-area: {_counted(plan.too_large, 'region')}")
     if plan.skipped:
         print(f"left out by --max-questions: {_counted(len(plan.skipped), 'region')}")
 

@@ -55,6 +55,13 @@ def add_shown(parser: argparse.ArgumentParser, *, views: int) -> None:
         help="leave regions alone that never cover this share of the frame (default: 0.001)",
     )
     shown.add_argument(
+        "--max-area",
+        type=share,
+        default=1.0,
+        metavar="A",
+        help="leave regions alone that ever cover more than this share of the frame (default: 1, none)",
+    )
+    shown.add_argument(
         "--flow",
         choices=("farneback", "none"),
         default="farneback",

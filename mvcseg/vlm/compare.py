@@ -46,6 +46,7 @@ def compare_vlms(
     cache: str | PathLike[str] | None = None,
     flow: FlowEstimator | None = FarnebackFlow(),  # noqa: B008 (holds settings only)
     min_area: float = 0.001,
+    max_area: float = 1.0,
     views: int = 1,
     agreement: float = 1.0,
     view: View = "outline",
@@ -76,6 +77,7 @@ def compare_vlms(
             count as calls.
         flow: as in `correct_labels`, like all the following.
         min_area: least share of the frame.
+        max_area: greatest share of the frame.
         views: most views of a tube; fewer for a model with less ``most_views``.
         agreement: share of the views that must name one class.
         view: what is shown.
@@ -116,6 +118,7 @@ def compare_vlms(
         class_names=class_names,
         flow=flow,
         min_area=min_area,
+        max_area=max_area,
         views=views,
         view=view,
         prompt=prompt,

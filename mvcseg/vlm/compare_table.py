@@ -54,6 +54,7 @@ def comparison_value(
         ],
         "skipped": len(comparison.plan.skipped),
         "too_small": comparison.plan.too_small,
+        "too_large": comparison.plan.too_large,
         "has_truth": comparison.has_truth,
         "known": comparison.known,
         "not_offered": comparison.not_offered,
@@ -95,6 +96,8 @@ def _heading(comparison: Comparison) -> str:
         more.append(f"{len(plan.skipped)} left out")
     if plan.too_small:
         more.append(f"{_counted(plan.too_small, 'region')} too small to ask about")
+    if plan.too_large:
+        more.append(f"{_counted(plan.too_large, 'region')} larger than --max-area")
     text += f" ({', '.join(more)})." if more else "."
     if comparison.has_truth:
         text += (

@@ -55,6 +55,7 @@ def correct_labels(
     class_names: Sequence[str],
     flow: FlowEstimator | None = FarnebackFlow(),  # noqa: B008 (holds settings only)
     min_area: float = 0.001,
+    max_area: float = 1.0,
     views: int = 3,
     agreement: float = 1.0,
     view: View = "outline",
@@ -81,6 +82,8 @@ def correct_labels(
         class_names: name of every class, by id.
         flow: how areas are followed from frame to frame; None compares them in place.
         min_area: tubes that cover less than this share of every frame are left alone.
+        max_area: so are those that cover more than this share of some frame. Large tubes are right more often, and a
+            wrong answer about one costs most.
         views: most views of a tube.
         agreement: share of a tube's views that must name one class, in ``(0, 1]``; and more of them must than name any
             other.
@@ -121,6 +124,7 @@ def correct_labels(
         class_names=class_names,
         flow=flow,
         min_area=min_area,
+        max_area=max_area,
         views=most_views(vlm, views),
         view=view,
         prompt=prompt,

@@ -47,6 +47,7 @@ class Plan:
     Attributes:
         questions: one a tube, the largest tube first.
         too_small: tubes left out as smaller than ``min_area``.
+        too_large: tubes left out as larger than ``max_area``.
         skipped: questions that ``max_questions`` leaves no call for; their ``frames`` are empty.
         prompt_tokens: an estimate (`estimate_tokens`) for all views; a tube whose first view confirms its class, or
             whose views can no longer agree, takes fewer calls.
@@ -56,6 +57,7 @@ class Plan:
     too_small: int
     skipped: tuple[Question, ...] = ()
     prompt_tokens: int = 0
+    too_large: int = 0
 
     @property
     def count(self) -> int:
@@ -81,6 +83,7 @@ def plan_questions(
     class_names: Sequence[str],
     flow: FlowEstimator | None = FarnebackFlow(),  # noqa: B008 (holds settings only)
     min_area: float = 0.001,
+    max_area: float = 1.0,
     views: int = 3,
     view: View = "outline",
     prompt: str = REPORT_PROMPT,
@@ -103,8 +106,9 @@ def plan_questions(
         >>> plan.count, len(plan.questions[0].frames)
         (3, 3)
     """
-    if not 0 <= min_area <= 1:
-        raise ConfigError(f"min_area: expected a share of the frame in [0, 1], got {min_area}")
+    for name, area in (("min_area", min_area), ("max_area", max_area)):
+        if not 0 <= area <= 1:
+            raise ConfigError(f"{name}: expected a share of the frame in [0, 1], got {area}")
     if view not in get_args(View):
         raise ConfigError(f"view: expected one of {', '.join(get_args(View))}, got {view!r}")
     if max_questions is not None and (isinstance(max_questions, bool) or max_questions < 0):
@@ -116,6 +120,7 @@ def plan_questions(
     size = frame_of(labels, 0).shape
     check_shapes(video=(video[0:1], f"1 3 {size[0]} {size[1]}"))
     found = find_tubes(video, labels, group_of=asked_by(groups), min_area=min_area, flow=flow)
+    tubes = [tube for tube in found.large if _peak(tube) <= max_area * size[0] * size[1]]
     questions = tuple(
         Question(
             tube=tube,
@@ -124,7 +129,7 @@ def plan_questions(
             text=texts[tube.group],
             frames=view_frames(tube, count=views),
         )
-        for tube in found.large
+        for tube in tubes
     )
     asked, skipped = _within(questions, max_questions)
     tokens = sum(
@@ -132,7 +137,13 @@ def plan_questions(
         for question in asked
         for frame in question.frames
     )
-    return Plan(questions=asked, too_small=found.too_small, skipped=skipped, prompt_tokens=tokens)
+    return Plan(
+        questions=asked,
+        too_small=found.too_small,
+        skipped=skipped,
+        prompt_tokens=tokens,
+        too_large=len(found.large) - len(tubes),
+    )
 
 
 def question_images(
@@ -173,6 +184,11 @@ def view_image(
         return image
     mask = torch.from_numpy(mask_of(areas(frame_labels, classes=classes), tube.parts[position]))
     return outlined_crop(image, mask) if view == "outline" else marked_crop(image, mask)
+
+
+def _peak(tube: Tube) -> int:
+    """Most pixels of a tube in any one frame."""
+    return max(seen.pixels for seen in tube.seen.values())
 
 
 def _view_size(tube: Tube, frame: int, *, size: tuple[int, int], view: View) -> tuple[int, int]:

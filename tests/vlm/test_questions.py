@@ -49,6 +49,13 @@ def test_one_question_a_tube_the_largest_first() -> None:
     assert (found.too_small, found.skipped) == (1, ())
 
 
+def test_tubes_larger_than_asked_for_are_left_alone() -> None:
+    assert [question.noun for question in plan(max_area=0.25).questions] == ["ground"]
+    assert (plan(max_area=0.25).too_large, plan(max_area=0.25).too_small) == (1, 1)
+    assert len(plan(max_area=320 / 960).questions) == 2  # as large as the bound is not larger
+    assert (plan(max_area=0).questions, plan(max_area=0).too_large) == ((), 2)
+
+
 def test_bill_counts_a_call_and_an_image_for_every_view() -> None:
     assert [len(question.frames) for question in plan().questions] == [3, 3]
     assert (plan().count, plan().images, plan().completion_tokens) == (6, 6, 6 * ANSWER_TOKENS)
@@ -161,6 +168,7 @@ def test_nothing_is_read_of_frames_without_such_classes() -> None:
     ("options", "message"),
     [
         ({"min_area": 1.5}, "min_area"),
+        ({"max_area": -0.1}, "max_area: expected a share of the frame in \\[0, 1\\], got -0.1"),
         ({"view": "crop"}, "view: expected one of outline, mark, frame, got 'crop'"),
         ({"views": 0}, "views"),
         ({"max_questions": -1}, "max_questions: expected at least 0"),
