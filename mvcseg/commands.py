@@ -24,7 +24,14 @@ from mvcseg.data.class_list import class_names_of, read_class_list
 from mvcseg.data.files import shown, write_aside, write_json
 from mvcseg.errors import ConfigError, UsageError
 from mvcseg.eval_command import evaluate as evaluate
-from mvcseg.label_folders import folder_for_labels, made_folder, names_of_classes, predicted_labels, write_labels
+from mvcseg.label_folders import (
+    check_apart,
+    folder_for_labels,
+    made_folder,
+    names_of_classes,
+    predicted_labels,
+    write_labels,
+)
 from mvcseg.option_checks import check_predict, views_of
 from mvcseg.progress import frame_progress, progress_bar, watched_frames
 from mvcseg.segmenter import Video
@@ -105,6 +112,7 @@ def run(options: argparse.Namespace) -> None:
     if len(set(options.checkpoint)) != len(options.checkpoint):
         raise UsageError("run: expected different --checkpoint files, got one twice")
     video = data.open_video(options.video)
+    check_apart(options.out, video, read=[])
     device = loading.choose_device(options.device)
     loaded = {name: _load(name, options, device=device) for name in options.checkpoint}
     class_names = next(iter(loaded.values())).class_names
@@ -171,6 +179,7 @@ def select(options: argparse.Namespace) -> None:
         raise UsageError("select: expected different PRED folders, got one twice")
     video = data.open_video(options.video)
     folders = {name: predicted_labels(name, video) for name in options.predictions}
+    check_apart(options.out, video, read=[labels.folder for labels in folders.values()])
     class_names = names_of_classes(options.predictions, classes=options.classes)
     with watched_frames(video) as watched:
         chosen = select_model(watched, folders, num_classes=len(class_names), flow=FarnebackFlow())

@@ -11,7 +11,14 @@ from mvcseg import data, vlm
 from mvcseg.data.files import shown
 from mvcseg.errors import UsageError, VLMUnavailableError
 from mvcseg.flow import FarnebackFlow
-from mvcseg.label_folders import folder_for_labels, made_folder, names_of_classes, predicted_labels, write_labels
+from mvcseg.label_folders import (
+    check_apart,
+    folder_for_labels,
+    made_folder,
+    names_of_classes,
+    predicted_labels,
+    write_labels,
+)
 from mvcseg.loading import choose_device
 from mvcseg.progress import progress_bar, watched_frames
 from mvcseg.vlm.changes import Status
@@ -60,6 +67,7 @@ def correct(options: argparse.Namespace) -> None:
         _print_bill(plan, options)
         _print_questions(plan.questions, class_names)
         return
+    check_apart(options.out, video, read=[labels.folder])
     out = made_folder(options.out)
     folder_for_labels(out, video)  # refused before anything is paid for
     backend = backend_of(options, device=choose_device(options.device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -82,6 +82,27 @@ def folder_for_labels(out: str | os.PathLike[str], video: NamedVideo) -> Path:
             f"{shown(extra[0])}.png; remove them or choose another output folder"
         )
     return folder
+
+
+def check_apart(out: str | os.PathLike[str], video: NamedVideo, *, read: Iterable[str | os.PathLike[str]]) -> None:
+    """Require that label maps go to another folder than anything is read from, by whatever path either is named.
+
+    Args:
+        out: folder to write to; label maps go to the one of the video's name in it.
+        video: the video; the folder of its frames, where it has one, is not written to either.
+        read: folders of label maps that are read.
+
+    Raises:
+        DataError: ``out``, or the folder for label maps in it, is one of those that are read; names both.
+    """
+    frames = getattr(video, "folder", None)
+    for source in [*map(Path, read), *([] if frames is None else [Path(frames)])]:
+        for target in (Path(out, video.name), Path(out)):
+            if target.is_dir() and source.is_dir() and target.samefile(source):
+                raise DataError(
+                    f"{shown(target)}: would be written to, and is what is read as {shown(source)}; choose another "
+                    "output folder"
+                )
 
 
 def write_labels(out: str | os.PathLike[str], video: NamedVideo, labels: Tensor, *, class_names: Sequence[str]) -> None:

@@ -181,6 +181,10 @@ def test_select_copies_the_steadier_prediction(inside: Path, capsys: pytest.Capt
     assert Path("chosen/classes.json").exists()
     run("select in/set/data/pan other good --out chosen")
     assert "good  <- chosen" in output(capsys)
+    before = Path("other/pan/00000000.png").read_bytes()
+    run("select in/set/data/pan other good --out other", status=1)
+    assert "other/pan: would be written to, and is what is read as other/pan" in capsys.readouterr().err
+    assert Path("other/pan/00000000.png").read_bytes() == before
 
 
 def test_select_refuses_predictions_of_different_classes(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,6 +237,14 @@ def test_label_maps_of_another_video_are_not_mixed_with_this_ones(
     Path("result/pan/extra.png").write_bytes(b"")
     run("run in/pan.mp4 --checkpoint in/model.safetensors --out result", status=1)
     assert "holds 1 label maps that are no frame of this video, first extra.png" in capsys.readouterr().err
+
+
+def test_frames_are_not_written_over(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("in/set/data/pan/origin", "frames/pan")
+    before = Path("frames/pan/00000000.png").read_bytes()
+    run("run frames/pan --checkpoint in/model.safetensors --out frames", status=1)
+    assert "frames/pan: would be written to, and is what is read as frames/pan" in capsys.readouterr().err
+    assert Path("frames/pan/00000000.png").read_bytes() == before
 
 
 def test_report_writes_a_page(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

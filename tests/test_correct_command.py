@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,6 +262,25 @@ def test_output_of_another_video_is_refused_before_anything_is_paid_for(
     run(f"{BASE} --vlm {chat_server.url} --model m --out o", status=1)
     assert "holds 1 label maps that are no frame of this video" in told(capsys)
     assert not chat_server.requests
+
+
+def test_predictions_and_frames_are_not_written_over(
+    inside: Path, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("pred", "masks/clip")
+    write_classes(inside / "masks", NAMES, class_colours(NAMES))
+    before = {path: path.read_bytes() for path in inside.rglob("*.png")}
+    for prediction, out, told_of in (
+        ("masks", "masks", "masks/clip"),
+        ("masks/clip", "pred/../masks", "masks/clip"),
+        ("pred", "pred", "pred"),
+        ("pred", ".", "clip"),
+    ):
+        line = f"{BASE.replace('clip pred', f'clip {prediction}')} --vlm {chat_server.url} --model m --out {out}"
+        run(line, status=1)
+        assert f"would be written to, and is what is read as {told_of}; choose another output folder" in told(capsys)
+    assert not chat_server.requests
+    assert {path: path.read_bytes() for path in inside.rglob("*.png")} == before
 
 
 def test_a_zero_shot_model_decides_by_itself(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

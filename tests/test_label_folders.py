@@ -10,7 +10,7 @@ from torch import Tensor
 from mvcseg.data import class_colours, read_classes, write_classes, write_label_map
 from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, DataError
-from mvcseg.label_folders import folder_for_labels, names_of_classes, predicted_labels, write_labels
+from mvcseg.label_folders import check_apart, folder_for_labels, names_of_classes, predicted_labels, write_labels
 
 NAMES = ("sky", "river", "lake")
 
@@ -66,3 +66,21 @@ def test_predictions_of_other_classes_are_refused(tmp_path: Path) -> None:
         write_classes(tmp_path / folder, names, class_colours(names))
     with pytest.raises(ConfigError, match=r"b/classes\.json lists other classes than .*a/classes\.json"):
         names_of_classes([tmp_path / "a", tmp_path / "b"])
+
+
+def test_folder_that_is_read_is_not_written_to_by_whatever_name(tmp_path: Path) -> None:
+    (tmp_path / "masks" / "pan").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "masks", target_is_directory=True)
+    for out, read in (("masks", "masks/pan"), ("masks", "masks"), ("link", "masks/pan"), ("masks/../link", "masks")):
+        with pytest.raises(DataError, match=rf"{out}.*: would be written to, and is what is read as .*{read}"):
+            check_apart(tmp_path / out, Clip(), read=[tmp_path / read])
+    check_apart(tmp_path / "new", Clip(), read=[tmp_path / "masks" / "pan"])
+    check_apart(tmp_path / "masks", Clip(name="other"), read=[tmp_path / "masks" / "pan"])
+
+
+def test_frames_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "pan").mkdir()
+    clip = Clip()
+    clip.folder = tmp_path / "pan"  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="would be written to"):
+        check_apart(tmp_path, clip, read=[])
