@@ -24,7 +24,7 @@ from mvcseg.report.curves import curve_figure
 from mvcseg.report.media import EmbeddedVideo, embed_picture, embed_video
 from mvcseg.report.rendering import render
 from mvcseg.report.tables import class_table, score_table
-from mvcseg.report.text import counted, frame_range, printable
+from mvcseg.report.text import counted, frame_range
 from mvcseg.report.worst import worst_list
 from mvcseg.segmenter import Video
 
@@ -143,11 +143,9 @@ def write_page(
         )
         for index, video in enumerate(videos)
     ]
-    figures = [curve_figure(printable(name), points) for name, points in (curves or {}).items() if points]
+    figures = [curve_figure(name, points) for name, points in (curves or {}).items() if points]
     payload = {
-        "classes": [
-            {"name": printable(name), "colour": colour} for name, colour in zip(class_names, table, strict=True)
-        ],
+        "classes": [{"name": name, "colour": colour} for name, colour in zip(class_names, table, strict=True)],
         "videos": [
             _payload(video, item, has_kept=bool(_frames_of(worst, video)))
             for video, item in zip(videos, embedded, strict=True)
@@ -155,21 +153,21 @@ def write_page(
         "curves": figures,
     }
     html = render(
-        title=printable(title),
+        title=title,
         summary=_summary(videos, class_names, curves or {}),
         scores=score_table(scores, lower_is_better=lower_is_better),
         class_tables=[
             {"id": argument, **class_table(shares or {}, argument=argument, class_names=class_names, colours=table)}
             for argument, shares in (("class_iou", class_iou), ("class_steadiness", class_steadiness))
         ],
-        headline=[printable(text) for text in headline],
+        headline=headline,
         worst=worst_list([(video.name, list(video.predictions)) for video in videos], worst),
-        videos=[{"name": printable(video.name)} for video in videos],
+        videos=[{"name": video.name} for video in videos],
         has_flicker=any(item.flicker for item in embedded),
         changes=change_list([(video.name, video.changes) for video in videos], class_names=class_names, colours=table),
         curves=figures,
         pictures=[_picture(caption, file) for caption, file in (pictures or {}).items()],
-        notes=[printable(note) for note in notes],
+        notes=notes,
         data=payload,
     )
     with write_aside(path) as aside:
@@ -208,7 +206,7 @@ def _payload(video: PageVideo, item: EmbeddedVideo, *, has_kept: bool) -> dict[s
     if names is not None and len(names) != len(video.frames):
         raise ShapeError(f"frame_names: expected {len(video.frames)}, one a frame, got {len(names)}")
     return {
-        "name": printable(video.name),
+        "name": video.name,
         "width": item.size[0],
         "height": item.size[1],
         "fullWidth": item.full_size[0],
@@ -217,11 +215,11 @@ def _payload(video: PageVideo, item: EmbeddedVideo, *, has_kept: bool) -> dict[s
         "fps": float(video.fps or VSPW_FPS),
         "positions": item.positions,
         "kept": has_kept,
-        "frameNames": None if names is None else [printable(names[i]) for i in item.positions],
+        "frameNames": None if names is None else [names[i] for i in item.positions],
         "images": item.images,
         "maps": [
             {
-                "name": printable(name),
+                "name": name,
                 "truth": name == GROUND_TRUTH and video.labels is not None,
                 "data": data,
                 "flicker": item.flicker.get(name),
@@ -234,7 +232,7 @@ def _payload(video: PageVideo, item: EmbeddedVideo, *, has_kept: bool) -> dict[s
 
 def _picture(caption: str, file: str | os.PathLike[str]) -> dict[str, object]:
     data, width, height = embed_picture(file)
-    return {"caption": printable(caption), "data": data, "width": width, "height": height}
+    return {"caption": caption, "data": data, "width": width, "height": height}
 
 
 def _summary(

@@ -8,6 +8,9 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import Any
+
+from mvcseg.report.text import printable
 
 SCRIPTS = (
     "elements",
@@ -28,14 +31,21 @@ SCRIPTS = (
 
 
 def render(*, data: Mapping[str, object], **values: object) -> str:
-    """The page: everything escaped but the project's own styles and scripts, and ``data`` as JSON for these."""
+    """The page: everything escaped but the project's own styles and scripts, and ``data`` as JSON for these.
+
+    All other text, wherever it comes from, is made `printable` here.
+    """
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("mvcseg.report", "web"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("mvcseg.report", "web"),
+        autoescape=True,
+        finalize=_made_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     # "<" and "&" cannot occur in the data block, so no text in it can end the block or start a tag
-    block = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    block = json.dumps(_made_printable(data), separators=(",", ":"), allow_nan=False)
     block = block.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     scripts = [_charts(), _script()]
     return environment.get_template("page.html.jinja").render(
@@ -45,6 +55,15 @@ def render(*, data: Mapping[str, object], **values: object) -> str:
         data=block,
         **values,
     )
+
+
+def _made_printable(value: Any) -> Any:
+    """The same with every text in it printable, but for what is markup already."""
+    if isinstance(value, Mapping):
+        return {key: _made_printable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_made_printable(each) for each in value]
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _charts() -> str:

@@ -15,7 +15,8 @@ def printable(value: object) -> str:
         >>> print(printable("clip\udcff"), printable("two\nlines"))
         clip\udcff two lines
     """
-    return " ".join(shown(line) for line in str(value).splitlines())
+    text = str(value)
+    return text if text.isprintable() else " ".join(shown(line) for line in text.splitlines())
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

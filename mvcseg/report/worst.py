@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mvcseg.errors import ConfigError
-from mvcseg.report.text import frame_range, printable, where
+from mvcseg.report.text import frame_range, where
 
 MOST = 60
 """Clips listed; of more only the number is said."""
@@ -31,7 +31,7 @@ def worst_list(videos: Sequence[tuple[str, Sequence[str]]], rows: Sequence[Mappi
         "rows": [_row(row, videos) for row in rows[:MOST]],
         "has_videos": len(videos) > 1,
         "has_measures": len(measures) > 1,
-        "measure": printable(next(iter(measures), "")),
+        "measure": next(iter(measures), ""),
         "left_out": max(0, len(rows) - MOST),
     }
 
@@ -50,10 +50,10 @@ def _row(row: Mapping[str, object], videos: Sequence[tuple[str, Sequence[str]]])
     score, frames = row.get("score"), where(first, last)
     is_share = isinstance(score, (int, float)) and math.isfinite(score)
     shown = f"{100 * score:.1f}" if is_share else "–"  # type: ignore[operator]
-    measure, prediction = printable(row.get("measure", "")), printable(row["prediction"])
+    measure, prediction = str(row.get("measure", "")), str(row["prediction"])
     return {
         "video": index,
-        "video_name": printable(names[index]),
+        "video_name": names[index],
         "prediction": prediction,
         "first": first,
         "last": last,
