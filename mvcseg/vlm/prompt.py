@@ -25,8 +25,35 @@ LONGEST_ANSWER = 4000
 
 _BREAKS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s'’-]")
-_NEGATIONS = frozenset({"not", "no", "never", "neither", "nor", "none", "cannot", "without", "hardly"})
+# Quotes and marks of emphasis are no signs: "it is not a **river**" is one clause.
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s'’\"“”„«»*`%-]")
+_NEGATIONS = frozenset(
+    re.split(
+        r";\s+",
+        """not; no; never; neither; nor; none; cannot; cant; dont; isnt; without; hardly; anything but; rather than;
+        instead of; unlike; except; apart from; aside from; as opposed to""",
+    )
+)
+_HEDGES = frozenset(
+    re.split(
+        r";\s+",
+        """unclear; unsure; uncertain; undecided; undetermined; indeterminate; inconclusive; ambiguous; unknown;
+        unidentifiable; indistinguishable; impossible; unlikely; doubtful; in doubt; i doubt; unable; no idea;
+        no clue; hard to; difficult to; tough to; tricky to; other than; far from""",
+    )
+)
+"""Words that make an answer unclear wherever they stand."""
+_KNOWING = frozenset(
+    re.split(
+        r";\s+",
+        """sure; certain; confident; clear; say; tell; know; determine; decide; identify; distinguish; discern; confirm;
+        possible; said; told; known; determined; decided; identified; distinguished; confirmed; think so""",
+    )
+)
+"""Words that do so after a negation: "not sure", "cannot tell", "don't really know"."""
+_GUESSES = frozenset({"might", "may", "maybe", "could", "perhaps", "possibly", "whether"})
+"""Words that make a name behind them in their clause a possibility. "Probably" and "appears to be" are answers."""
+_PHRASES = tuple(words for words in _NEGATIONS | _HEDGES | _KNOWING if " " in words)
 _CONJUNCTIONS = frozenset({"but", "because", "although", "though"})
 # A comma alone ends no clause ("not a large, calm lake"); one before these words does.
 _OPENERS = frozenset({"so", "therefore", "thus", "hence", "it", "it's", "this", "that", "the", "i", "which", "and"})
@@ -64,6 +91,8 @@ def parse_answer(answer: str, *, choices: Sequence[str], noun: str = "", questio
     - Where two names fit at one place the longer counts: "flower pot" names no "flower".
     - A name after a negation in the same clause ("it is not a river", "I don't think this is a river") makes the
       whole answer unclear, and so does a second class, whatever is said about it. "No, a lake" negates nothing.
+    - So do words of not knowing, wherever they stand ("unclear", "not sure", "cannot tell", "other than"), unless they
+      belong to a name that is offered; and a guess in the clause before the name ("might be a lake").
 
     Args:
         answer: what the model said.
@@ -75,7 +104,7 @@ def parse_answer(answer: str, *, choices: Sequence[str], noun: str = "", questio
         The element of ``choices``, as given.
 
     Raises:
-        VLMAnswerError: the answer names none or several of them, negates one, or is longer than
+        VLMAnswerError: the answer names none or several of them, negates one, is not sure, or is longer than
             `LONGEST_ANSWER` characters.
 
     Example:
@@ -90,27 +119,41 @@ def parse_answer(answer: str, *, choices: Sequence[str], noun: str = "", questio
         raise VLMAnswerError(
             f"the answer has {len(answer)} characters, expected at most {LONGEST_ANSWER}", answer=answer
         )
-    named: dict[str, None] = {}
-    negated: dict[str, None] = {}
-    under_negation = False
-    spans = _spans(_tokens(answer), _phrases(choices, noun=noun, question=question))
-    for before, part in zip(["", *spans], spans, strict=False):
-        if isinstance(part, _Name):
-            if part.choice is not None:
-                named[part.choice] = None
-                if under_negation:
-                    negated[part.choice] = None
-        elif _ends_clause(before, part):
-            under_negation = False
-        elif part in _NEGATIONS or part.endswith("n't"):
-            under_negation = True
+    named, negated, doubts = _heard(_spans(_tokens(answer), _phrases(choices, noun=noun, question=question)))
     if len(named) > 1:
         raise VLMAnswerError(f"the answer names {', '.join(named)}, expected one", answer=answer)
     if not named:
         raise VLMAnswerError(f"the answer names none of {', '.join(choices)}", answer=answer)
+    if doubts:
+        raise VLMAnswerError(f"the answer names {next(iter(named))} and is not sure: {doubts[0]!r}", answer=answer)
     if negated:
         raise VLMAnswerError(f"the answer negates {', '.join(negated)}", answer=answer)
     return next(iter(named))
+
+
+def _heard(spans: list[str | _Name]) -> tuple[dict[str, None], dict[str, None], list[str]]:
+    """The choices named, those of them negated, and the words of doubt."""
+    named: dict[str, None] = {}
+    negated: dict[str, None] = {}
+    doubts: list[str] = []
+    negation = guess = ""
+    for before, part in zip(["", *spans], spans, strict=False):
+        if isinstance(part, _Name):
+            if part.choice is not None:
+                named[part.choice] = None
+                negated.update({part.choice: None} if negation else {})
+                doubts += [guess] if guess else []
+        elif _ends_clause(before, part):
+            negation = guess = ""
+        elif part in _NEGATIONS or part.endswith("n't"):
+            negation = part
+        elif part in _HEDGES:
+            doubts.append(part)
+        elif part in _GUESSES:
+            guess = part
+        elif negation and part in _KNOWING and (negation, part) != ("no", "clear"):
+            doubts.append(f"{negation} {part}")
+    return named, negated, doubts
 
 
 def spoken(name: str) -> str:
@@ -133,7 +176,7 @@ def in_one_line(text: str) -> str:
 
 def _ends_clause(before: str | _Name, part: str) -> bool:
     if before == ",":
-        return part in _OPENERS
+        return part in _OPENERS or part in _CONJUNCTIONS
     if part == ",":
         return before == "no"
     return part in _CONJUNCTIONS or not part[0].isalnum()
@@ -152,8 +195,8 @@ def _tokens(text: str) -> list[str]:
     return _WORD.findall(re.sub(r"[_-]", " ", re.sub(r"[\n\r]+", " . ", plain)))
 
 
-def _phrases(choices: Sequence[str], *, noun: str, question: str) -> dict[tuple[str, ...], _Name]:
-    phrases: dict[tuple[str, ...], _Name] = {}
+def _phrases(choices: Sequence[str], *, noun: str, question: str) -> dict[tuple[str, ...], str | _Name]:
+    phrases: dict[tuple[str, ...], str | _Name] = {}
     parts: dict[tuple[str, ...], list[str]] = {}
     for choice in choices:
         phrases[tuple(_tokens(choice))] = _Name(choice)
@@ -169,11 +212,13 @@ def _phrases(choices: Sequence[str], *, noun: str, question: str) -> dict[tuple[
     # A model may repeat the question whole or up to its question mark.
     for own in (question, question.partition("?")[0]):
         phrases[tuple(_tokens(own))] = _Name(None)
+    for phrase in _PHRASES:
+        phrases.setdefault(tuple(phrase.split()), phrase)
     phrases.pop((), None)
     return phrases
 
 
-def _spans(tokens: list[str], phrases: dict[tuple[str, ...], _Name]) -> list[str | _Name]:
+def _spans(tokens: list[str], phrases: dict[tuple[str, ...], str | _Name]) -> list[str | _Name]:
     """The tokens with every phrase, leftmost and longest first, as one item."""
     lengths: dict[str, list[int]] = {}
     for phrase in phrases:

@@ -85,6 +85,15 @@ def test_prompt_with_other_fields_is_refused(prompt: str) -> None:
         ("I don’t see waves but a lake", "lake"),
         (f"{QUESTION} Lake.", "lake"),
         ("Is the water in the image a river, lake, sea? It is a lake.", "lake"),
+        ("It is probably a lake.", "lake"),
+        ("It is certainly a lake, I am sure.", "lake"),
+        ("It looks like a lake; parts of it may be frozen", "lake"),
+        ("It may be deep, but it is a lake.", "lake"),
+        ("It is a lake, perhaps a deep one.", "lake"),
+        ("There is no clear current. A lake.", "lake"),
+        ("A lake rather than a pond", "lake"),
+        ("**No**, a **lake**", "lake"),
+        ("I know it: a lake. Hard ground surrounds it.", "lake"),
     ],
 )
 def test_answer_that_names_one_class_gives_it(answer: str, expected: str) -> None:
@@ -121,6 +130,64 @@ def test_answer_that_names_none_or_several_is_an_error_that_holds_it(answer: str
     with pytest.raises(VLMAnswerError, match=message) as caught:
         parse_answer(answer, choices=WATER, noun="water", question=QUESTION)
     assert caught.value.answer == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "doubt"),
+    [
+        ("It is unclear whether this is a lake.", "unclear"),
+        ("I am unsure whether it is a lake.", "unsure"),
+        ("unclear: lake", "unclear"),
+        ("Unclear - possibly a river.", "unclear"),
+        ("Uncertain. Lake", "uncertain"),
+        ("A lake (undecided)", "undecided"),
+        ("Cannot say: lake", "cannot say"),
+        ("I can’t tell, lake?", "can't tell"),
+        ("I cant tell: lake", "cant tell"),
+        ("It can not be determined. I'd say lake", "not determined"),
+        ("One couldn't determine it; lake", "couldn't determine"),
+        ("This is anything other than a lake.", "other than"),
+        ("Far from being a lake.", "far from"),
+        ("This might be a lake, but I am not sure.", "might"),
+        ("A lake, but I'm not 100% sure", "not sure"),
+        ("A lake, but I am not entirely certain.", "not certain"),
+        ("I don't know, lake", "don't know"),
+        ("Lake? I don't think so.", "don't think so"),
+        ("It is hard to say. A lake.", "hard to"),
+        ("Hard to tell, a lake", "hard to"),
+        ("Impossible to tell: lake", "impossible"),
+        ("I have no idea. Lake.", "no idea"),
+        ("It is unlikely to be a lake", "unlikely"),
+        ("I doubt it is a lake", "i doubt"),
+        ("Maybe a lake", "maybe"),
+        ("It could be a large, calm lake", "could"),
+        ("I wonder whether it is a lake", "whether"),
+    ],
+)
+def test_answer_that_is_not_sure_is_unclear(answer: str, doubt: str) -> None:
+    with pytest.raises(VLMAnswerError, match=f"and is not sure: .{doubt}.$") as caught:
+        parse_answer(answer, choices=WATER, noun="water", question=QUESTION)
+    assert caught.value.answer == answer
+
+
+@pytest.mark.parametrize(
+    "answer", ["It is not a **lake**.", 'This is not a "lake"', "Not “a lake”", "anything but a lake"]
+)
+def test_marks_and_quotes_hide_no_negation(answer: str) -> None:
+    with pytest.raises(VLMAnswerError, match="negates lake"):
+        parse_answer(answer, choices=WATER)
+
+
+def test_words_of_doubt_in_a_name_that_is_offered_are_its_name() -> None:
+    choices = ["unknown", "other_than_road", "no_idea_or_far_from", "May", "hard_to_say"]
+    for answer in choices:
+        assert parse_answer(f"It is {spoken(answer)}.", choices=choices) == answer
+    assert parse_answer("far from", choices=choices) == "no_idea_or_far_from"
+    with pytest.raises(VLMAnswerError, match="not sure: 'far from'"):
+        parse_answer("far from a road", choices=["road", "grass"])
+    question = "Is it unclear, or a {classes}?"
+    asked = question_text("stuff", WATER, prompt=question)
+    assert parse_answer(f"{asked} A lake.", choices=WATER, question=asked) == "lake"
 
 
 def test_noun_is_never_an_answer_even_among_the_choices() -> None:
