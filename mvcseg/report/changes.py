@@ -1,4 +1,4 @@
-"""What a vision-language model changed, as the list that a page shows: the largest regions first."""
+"""What a vision-language model changed, as the list that a page shows: the largest changes first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST = 300
 def change_list(
     videos: Sequence[tuple[str, Sequence[Mapping[str, object]]]], *, class_names: Sequence[str], colours: Sequence[str]
 ) -> dict[str, object]:
-    """Changed and kept regions of all videos, by falling number of pixels.
+    """Changed and kept regions of all videos, by falling number of pixels changed, and of pixels.
 
     Args:
         videos: name and rows of each video, rows as `PageVideo.changes` describes them.
@@ -45,7 +45,7 @@ def change_list(
         for index, (name, changes) in enumerate(videos)
         for row in changes
     ]
-    rows.sort(key=lambda row: -int(str(row["pixels"])))
+    rows.sort(key=lambda row: (-int(str(row["changed_pixels"])), -int(str(row["pixels"]))))
     changed = [row for row in rows if row["applied"]]
     kept = [row for row in rows if not row["applied"]]
     more = changed[IN_SIGHT:]
@@ -53,7 +53,7 @@ def change_list(
         "summary": _summary(rows),
         "groups": [
             _group("", changed[:IN_SIGHT]),
-            _group(f"{counted(len(more), 'smaller region')} given another class", more),
+            _group(f"{counted(len(more), 'more region', 'more regions')} changed, in fewer pixels", more),
             _group(f"{counted(len(kept), 'region')} that kept {'its' if len(kept) == 1 else 'their'} class", kept),
         ],
     }
@@ -66,10 +66,12 @@ def _group(heading: str, rows: Sequence[Mapping[str, object]]) -> dict[str, obje
 def _summary(rows: Sequence[Mapping[str, object]]) -> str:
     if not rows:
         return ""
-    applied = sum(bool(row["applied"]) for row in rows)
+    changed = [row for row in rows if row["applied"]]
+    pixels = sum(int(str(row["changed_pixels"])) for row in changed)
     kept = Counter(str(row["outcome"]) for row in rows if not row["applied"])
-    parts = [f"{applied:,} given another class", *(f"{number:,} {outcome}" for outcome, number in kept.items())]
-    return f"{counted(len(rows), 'region')}: {'; '.join(parts)}."
+    parts = [f"{number:,} {outcome}" for outcome, number in kept.items()]
+    total = f": {counted(pixels, 'pixel')}" if pixels else ""
+    return f"{counted(len(changed), 'region')} changed{total}{'; ' if parts else ''}{'; '.join(parts)}."
 
 
 def _row(
@@ -78,25 +80,52 @@ def _row(
     """One region as the template shows it."""
     first, last = frame_range(change.get("frames"), "changes")
     before, after = (_class_of(change.get(key), class_names, colours) for key in ("from", "to"))
-    box, status, pixels = change.get("region"), str(change.get("status") or ""), change.get("pixels")
+    box, status = change.get("region"), str(change.get("status") or "")
+    is_applied = status == "changed" if status else bool(after[0]) and after != before
+    pixels = change["pixels"] if isinstance(change.get("pixels"), int) else 0
+    changed = _changed_pixels(change, pixels) if is_applied else 0
     frames = where(first, last)
     return {
         "video": video,
         "first": first,
         "last": last,
-        "where": f"{printable(video_name)}, {frames[0].lower()}{frames[1:]}" if video_name else frames,
+        "where": f"{video_name}, {frames[0].lower()}{frames[1:]}" if video_name else frames,
         "text": f"{frames}: {_verdict(status, before[0], after[0])}",
         "box": ",".join(str(int(side)) for side in box) if isinstance(box, Sequence) and len(box) == 4 else "",
-        "pixels": pixels if isinstance(pixels, int) else 0,
-        "from_name": before[0],
-        "from_colour": before[1],
+        "pixels": pixels,
+        "changed_pixels": changed,
+        "size": f"{changed:,} of {counted(pixels, 'pixel')} changed" if is_applied else counted(pixels, "pixel"),
+        "before": _before(change.get("shares"), class_names, colours) or [before],
         "to_name": after[0],
         "to_colour": after[1],
-        "applied": status == "changed" if status else bool(after[0]) and after != before,
+        "applied": is_applied,
         "outcome": OUTCOMES.get(status, "kept"),
         "answers": _answers(change.get("answers"), first, class_names, colours),
         **{key: _words(change.get(key)) for key in ("question", "answer", "reason")},
     }
+
+
+def _shares(value: object) -> list[tuple[int, int]]:
+    """The classes of a region and their pixels, as far as the row says."""
+    pairs = value if isinstance(value, (list, tuple)) else []
+    return [
+        (each[0], each[1])
+        for each in pairs
+        if isinstance(each, (list, tuple)) and len(each) == 2 and all(isinstance(number, int) for number in each)
+    ]
+
+
+def _changed_pixels(change: Mapping[str, object], pixels: int) -> int:
+    """Pixels that had another class than the one the region was given; all of them where the row does not say."""
+    shares, to_class = _shares(change.get("shares")), change.get("to_class")
+    if not shares or not isinstance(to_class, int):
+        return pixels
+    return sum(number for index, number in shares if index != to_class)
+
+
+def _before(value: object, class_names: Sequence[str], colours: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and colour of the classes a region had, most pixels first."""
+    return [_class_of(index, class_names, colours) for index, _ in _shares(value)]
 
 
 def _verdict(status: str, before: str, after: str) -> str:
@@ -134,7 +163,7 @@ def _words(value: object) -> str:
 def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:
     """Name and colour of a class given by id or name."""
     if isinstance(value, int) and 0 <= value < len(class_names):
-        return printable(class_names[value]), colours[value]
+        return class_names[value], colours[value]
     if value in class_names:
-        return printable(value), colours[list(class_names).index(str(value))]
-    return printable("" if value is None else value), "transparent"
+        return str(value), colours[list(class_names).index(str(value))]
+    return "" if value is None else str(value), "transparent"

@@ -25,14 +25,31 @@ def test_the_largest_changes_come_first_and_the_rest_is_folded() -> None:
     rows = [row(pixels) for pixels in range(1, 11)]
     first, more, kept = listed(("clip", [*rows, row(99, "unclear")]))["groups"]
     assert [each["pixels"] for each in first["rows"]] == [10, 9, 8, 7, 6, 5]
-    assert (more["heading"], len(more["rows"])) == ("4 smaller regions given another class", 10 - IN_SIGHT)
+    assert (more["heading"], len(more["rows"])) == ("4 more regions changed, in fewer pixels", 10 - IN_SIGHT)
     assert (kept["heading"], kept["rows"][0]["outcome"]) == ("1 region that kept its class", "unclear, kept")
 
 
 def test_the_summary_counts_every_outcome() -> None:
     rows = [row(1), row(2, "confirmed"), row(3, "failed"), row(4, "skipped"), row(5, "confirmed")]
     summary = listed(("clip", rows))["summary"]
-    assert summary == "5 regions: 1 given another class; 2 confirmed; 1 not asked, kept; 1 no answer, kept."
+    assert summary == "1 region changed: 1 pixel; 2 confirmed; 1 not asked, kept; 1 no answer, kept."
+
+
+def test_what_changed_is_said_and_not_how_large_the_region_is() -> None:
+    shares = {"from": "lake, sea", "to_class": 2, "shares": [[2, 1_758_796], [1, 134]]}
+    large, small = row(1_758_930, **shares), row(500, shares=[[1, 300], [0, 200]], to_class=2)
+    found = listed(("clip", [large, small, row(70, "confirmed", to="sea", to_class=1, shares=[[1, 70]])]))
+    first, second = found["groups"][0]["rows"]
+    assert (first["size"], second["size"]) == ("500 of 500 pixels changed", "134 of 1,758,930 pixels changed")
+    assert second["before"] == [("lake", "#000003"), ("sea", "#000002")]
+    assert found["groups"][2]["rows"][0]["size"] == "70 pixels"
+    assert found["summary"] == "2 regions changed: 634 pixels; 1 confirmed."
+
+
+def test_shares_that_are_none_count_the_whole_region() -> None:
+    for shares in (None, "ab", [[1]], [["x", 2]]):
+        found = listed(("clip", [row(40, shares=shares, to_class=2)]))["groups"][0]["rows"][0]
+        assert (found["size"], found["before"]) == ("40 of 40 pixels changed", [("sea", "#000002")])
 
 
 def test_a_region_is_called_by_its_video_where_there_are_several() -> None:
@@ -46,7 +63,7 @@ def test_classes_are_found_by_name_and_by_id() -> None:
     by_name = listed(("clip", [row(1)]))["groups"][0]["rows"][0]
     by_id = listed(("clip", [row(1, **{"from": 1, "to": 2})]))["groups"][0]["rows"][0]
     assert by_name == by_id
-    assert (by_id["from_colour"], by_id["to_name"]) == ("#000002", "lake")
+    assert (by_id["before"], by_id["to_name"]) == ([("sea", "#000002")], "lake")
 
 
 def test_a_class_that_the_page_does_not_know_is_shown_without_colour() -> None:
