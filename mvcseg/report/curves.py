@@ -23,7 +23,7 @@ def curve_figure(name: str, points: Sequence[tuple[float, float]]) -> dict[str, 
 
     Args:
         name: what is drawn.
-        points: ``(step, value)`` in rising order of step; values that are not finite are left out.
+        points: ``(step, value)`` in rising order of step; points that are not finite are left out.
 
     Returns:
         ``steps`` and ``values``, ``smooth`` (values; empty for few points), ``low`` and ``high`` end of the axis,
@@ -34,7 +34,7 @@ def curve_figure(name: str, points: Sequence[tuple[float, float]]) -> dict[str, 
         >>> curve["steps"], curve["values"], curve["range"]
         ([0.0, 5.0, 10.0], [100.0, 10.0, 1.0], '1 to 100, log scale')
     """
-    kept = [(float(x), float(y)) for x, y in points if y is not None and math.isfinite(y)]
+    kept = [(float(x), float(y)) for x, y in points if y is not None and math.isfinite(x) and math.isfinite(y)]
     if not kept:
         empty: dict[str, object] = {"steps": [], "values": [], "smooth": [], "low": 0.0, "high": 1.0, "is_log": False}
         return empty | {"name": name, "last": "–", "range": "", "description": f"{name}: no finite value"}
@@ -76,7 +76,7 @@ def _smooth(values: list[float]) -> list[float]:
     """Mean over a tenth of the curve around each point."""
     reach = max(1, len(values) // 20)
     near = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
-    return [sum(each) / len(each) for each in near]
+    return [sum(y / len(each) for y in each) for each in near]  # divided first: a sum may be too large
 
 
 def _range_of(values: Sequence[float], smooth: Sequence[float]) -> tuple[float, float]:

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvcseg.data.files import shown
-from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.data.images import open_image
+from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.report.flicker import PAIRS_AT_ONCE, backward_flow, flicker_between
 from mvcseg.segmenter import IGNORE_INDEX, Video
@@ -208,18 +208,15 @@ def read_clip(video: Video, positions: list[int]) -> Tensor:
 
 
 def embed_picture(path: str | os.PathLike[str], *, max_side: int = 1600) -> tuple[str, int, int]:
-    """A picture from a file as base64 WebP, with its width and height in pixels.
+    """A picture from a JPEG, PNG, BMP or WebP file as base64 WebP, with its width and height in pixels.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or has too many pixels; names the file.
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except OSError as error:
-        raise DataError(f"{shown(path)}: expected a picture, got {error}") from error
+    with open_image(path) as opened:
+        image = opened.convert("RGB")
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return _encoded(image), image.width, image.height
 

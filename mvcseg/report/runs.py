@@ -79,12 +79,28 @@ def _read_log(path: Path) -> Curves:
     for number, line in enumerate(read_text(path).split("\n")[:-1], start=1):
         try:
             row = json.loads(line)
-            step = float(row.pop("step"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            step, values = _finite(row.pop("step")), _numbers(row)
+        # integers too large for a float, and brackets nested too deep, are errors of their own
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise DataError(
                 f'{shown(path)}: line {number}: expected {{"step": ..., "loss": ...}}, got {line!r:.80}'
             ) from error
-        for key, value in row.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-                curves.setdefault(str(key), []).append((step, float(value)))
+        for key, value in values.items():
+            curves.setdefault(key, []).append((step, value))
     return curves
+
+
+def _finite(value: str | float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"no finite number: {number}")
+    return number
+
+
+def _numbers(row: Mapping[str, object]) -> dict[str, float]:
+    """What of a row can be drawn: its finite numbers."""
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }

@@ -74,6 +74,11 @@ def test_what_is_not_finite_is_left_out() -> None:
     assert figure("lr", [(1, 3.0), (2, None), (3, math.nan), (4, 2.0)])["steps"] == [1, 4]
 
 
+@pytest.mark.parametrize("step", [math.nan, math.inf])
+def test_a_point_of_no_finite_step_is_left_out(step: float) -> None:
+    assert figure("lr", [(1, 3.0), (step, 2.0)])["steps"] == [1]
+
+
 def test_a_flat_curve_and_a_single_point_can_be_drawn() -> None:
     assert figure("lr", [(1, 3.0), (2, 3.0)])["range"] == "3"
     single = figure("lr", [(1, 3.0)])
@@ -82,4 +87,4 @@ def test_a_flat_curve_and_a_single_point_can_be_drawn() -> None:
 
 def test_numbers_too_large_to_add_do_not_overflow() -> None:
     curve = figure("loss", [(i, 1e308) for i in range(10_000)])
-    assert all(math.isfinite(value) for value in curve["values"])
+    assert all(math.isfinite(value) for value in [*curve["values"], *curve["smooth"]])

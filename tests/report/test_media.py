@@ -279,5 +279,11 @@ def test_a_picture_is_embedded_and_shrunk_to_the_longer_side(tmp_path: Path) -> 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "strip.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"strip\.png: expected a picture"):
+    with pytest.raises(DataError, match=r"strip\.png: (cannot be read|no readable)"):
+        embed_picture(tmp_path / "strip.png")
+
+
+def test_a_picture_of_far_too_many_pixels_is_named(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "strip.png")  # 50 kB
+    with pytest.raises(DataError, match=r"strip\.png: expected at most \d+ pixels"):
         embed_picture(tmp_path / "strip.png")

@@ -9,6 +9,7 @@ import pytest
 
 from mvcseg.errors import DataError
 from mvcseg.report.runs import run_curves, run_pictures
+from mvcseg.reporting import report_run
 from mvcseg.training.run_folder import LOG_FILE
 
 
@@ -42,10 +43,30 @@ def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
     assert run_curves(write_log(tmp_path)) == {}
 
 
-@pytest.mark.parametrize("line", ["{broken", "[1]", '{"loss": 1.0}', '{"step": null}'])
+BROKEN = {
+    "no JSON": "{broken",
+    "no row": "[1]",
+    "no step": '{"loss": 1.0}',
+    "step null": '{"step": null}',
+    "endless step": '{"step": 1e999}',
+    "step NaN": '{"step": NaN}',
+    "step of 400 digits": f'{{"step": {"9" * 400}}}',
+    "loss of 400 digits": f'{{"step": 1, "loss": {"9" * 400}}}',
+    "loss of 5,000 digits": f'{{"step": 1, "loss": {"9" * 5000}}}',
+    "nested too deep": "[" * 100_000 + "]" * 100_000,
+}
+
+
+@pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN)
 def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(DataError, match=rf'{LOG_FILE}: line 2: expected {{"step": ..., "loss": ...}}, got'):
         run_curves(write_log(tmp_path, {"step": 1, "loss": 1.0}, end=line + "\n"))
+
+
+def test_a_broken_line_makes_no_page_of_the_run(tmp_path: Path) -> None:
+    write_log(tmp_path, {"step": 1, "loss": 1.0}, end='{"step": 1e999, "loss": 1}\n')
+    with pytest.raises(DataError, match=rf"{LOG_FILE}: line 2"):
+        report_run(tmp_path, out=tmp_path / "page.html")
 
 
 def test_a_folder_without_a_log_is_named(tmp_path: Path) -> None:
