@@ -29,10 +29,13 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _propose_groups(path: str, matrix: Tensor, *, class_names: Sequence[str]) -> None:
     from mvcseg.vlm import confusion_groups, write_groups
+    from mvcseg.vlm.group_file import told_without_truth
 
     groups = confusion_groups(matrix, class_names=class_names)
+    for line in told_without_truth(matrix, class_names=class_names):
+        print(line, file=sys.stderr)
     if not groups:
-        print("no two classes are confused by 10 % or more; no groups are proposed", file=sys.stderr)
+        print("no two classes with ground truth are confused by 10 % or more; no groups are proposed", file=sys.stderr)
         return
     write_groups(Path(path), groups, class_names=class_names, matrix=matrix)
     count = f"{len(groups)} group{'' if len(groups) == 1 else 's'}"

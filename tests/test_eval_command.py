@@ -60,5 +60,32 @@ def test_groups_that_somebody_edited_are_kept(inside: Path, capsys: pytest.Captu
 
 def test_no_group_is_proposed_where_nothing_is_confused(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("perfect", "--propose-groups", "groups.yaml") == 0
-    assert "no two classes are confused by 10 % or more" in capsys.readouterr().err
+    assert "no two classes with ground truth are confused by 10 % or more" in capsys.readouterr().err
     assert not Path("groups.yaml").exists()
+
+
+def test_a_class_without_ground_truth_is_named_and_not_proposed(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"others": "0", **{name: str(index + 1) for index, name in enumerate([*NAMES, "sea"])}}
+    Path("set/label_num_dic_final.json").write_text(json.dumps(names))
+    for path in Path("pred/clip").iterdir():
+        label_map = np.array(Image.open(path))
+        label_map[:, 2] = 3  # a column of river is called a sea, which is nowhere
+        Image.fromarray(label_map).save(path)
+    assert run("pred", "--propose-groups", "groups.yaml") == 0
+    told = "left out, no ground truth: sea (12 pixels of river called so)"
+    assert told in capsys.readouterr().err.splitlines()
+    assert f"# {told}" in Path("groups.yaml").read_text().splitlines()
+    assert read_groups("groups.yaml", class_names=[*NAMES, "sea"]) == (Group("water", (1, 2)),)
+
+    for path in Path("pred/clip").iterdir():  # and where nothing else is confused
+        label_map = np.array(Image.open(path))
+        label_map[:, 3] = 1
+        Image.fromarray(label_map).save(path)
+    assert run("pred", "--propose-groups", "other.yaml") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        told,
+        "no two classes with ground truth are confused by 10 % or more; no groups are proposed",
+    ]
+    assert not Path("other.yaml").exists()

@@ -97,6 +97,46 @@ def confusion_shares(matrix: Tensor) -> Tensor:
                 [0.0000, 0.0000, 0.4938],
                 [0.0123, 0.4938, 0.0000]], dtype=torch.float64)
     """
+    counts = _counts(matrix)
+    square = counts[:, : len(counts)]
+    # predictions that are no class are misses of their true class, as in the IoU
+    union = counts.sum(dim=1) + square.sum(dim=0) - square.diagonal()
+    shares = (square + square.T).fill_diagonal_(0) / torch.minimum(union[:, None], union[None, :]).clamp(min=1)
+    is_known = counts.sum(dim=1) > 0
+    return shares * (is_known[:, None] & is_known[None, :])
+
+
+def called_without_truth(matrix: Tensor, *, min_share: float = 0.01) -> dict[int, tuple[tuple[int, int], ...]]:
+    """Classes that are predicted but have no ground truth, so that `confusion_groups` leaves them out.
+
+    Args:
+        matrix: ``(K, K)`` or ``(K, K + 1)`` counts, as in `confusion_groups`.
+        min_share: least share of a true class's pixels that must be called so; fewer are noise.
+
+    Returns:
+        Such a class -> what it truly was, as pairs (class, pixels), most first; the class of most pixels first.
+
+    Raises:
+        ShapeError, DTypeError, ConfigError: as `confusion_shares`.
+
+    Example:
+        >>> called_without_truth(torch.tensor([[90, 0, 0], [0, 50, 30], [0, 0, 0]]))  # 30 of class 1 called class 2
+        {2: ((1, 30),)}
+    """
+    counts = _counts(matrix)
+    of_class = counts.sum(dim=1)
+    found = {}
+    for absent in (of_class == 0).nonzero().flatten().tolist():
+        called = counts[:, absent]
+        true = ((called > 0) & (called >= min_share * of_class)).nonzero().flatten().tolist()
+        if true:
+            pairs = ((index, int(called[index])) for index in true)
+            found[absent] = tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+    return dict(sorted(found.items(), key=lambda item: -sum(pixels for _, pixels in item[1])))
+
+
+def _counts(matrix: Tensor) -> Tensor:
+    """A matrix as float64 on the CPU, refused where it is none."""
     if not isinstance(matrix, Tensor) or matrix.dtype == torch.bool or matrix.is_complex():
         raise DTypeError(f"matrix: expected a tensor of counts, got {getattr(matrix, 'dtype', type(matrix).__name__)}")
     rows, columns = matrix.shape if matrix.ndim == 2 else (0, 0)
@@ -105,12 +145,7 @@ def confusion_shares(matrix: Tensor) -> Tensor:
     counts = matrix.detach().to("cpu", torch.float64)
     if not bool(torch.isfinite(counts).all()) or bool((counts < 0).any()):
         raise ConfigError("matrix: expected counts of at least 0, got a negative one or one that is not finite")
-    square = counts[:, :rows]
-    # predictions that are no class are misses of their true class, as in the IoU
-    union = counts.sum(dim=1) + square.sum(dim=0) - square.diagonal()
-    shares = (square + square.T).fill_diagonal_(0) / torch.minimum(union[:, None], union[None, :]).clamp(min=1)
-    is_known = counts.sum(dim=1) > 0
-    return shares * (is_known[:, None] & is_known[None, :])
+    return counts
 
 
 def _joined(shares: NDArray[np.float64], *, min_share: float, largest: int) -> list[tuple[int, ...]]:

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from mvcseg.data.files import write_text
 from mvcseg.errors import ConfigError, DataError
-from mvcseg.vlm.confusion import confusion_shares
+from mvcseg.vlm.confusion import called_without_truth, confusion_shares
 from mvcseg.vlm.groups import Group
 from mvcseg.vlm.yaml_file import Located, entries_of, read_yaml, text_at, told
 
 _FORM = "{noun: water, classes: [river, lake]}"
 _HEADER = """\
-# Classes that look alike. A question about a group reads "Is the {noun} in the image a {classes}?": give each
-# group a noun that all its classes are, and remove the groups that no picture could settle.
+# Classes that look alike. `mvcseg correct` asks "Is the {noun} inside the magenta outline a {classes}?"
+# Give each group a noun that all its classes are, and remove the groups that no picture could settle.
 """
 _MOST_LEFT_OUT = 10
+_MOST_TRUE = 3
 _SHARES = """\
 # Percentages: confused pixels among all that are or were called the class of the two that suffers more.
 """
@@ -61,8 +62,8 @@ def write_groups(
         path: the file.
         groups: what is written, in this order.
         class_names: name of every class, by id. A class whose name another has as well is written by its id.
-        matrix: the confusion matrix the groups come from; adds as comments how much each pair is confused, and up to
-            ten pairs that are confused as much as one of these but in no group together.
+        matrix: the confusion matrix the groups come from; adds as comments how much each pair is confused, up to
+            ten pairs that are confused as much as one of these but in no group together, and what has no ground truth.
 
     Raises:
         DataError: the file cannot be written.
@@ -82,7 +83,33 @@ def write_groups(
     if shares is not None and (left_out := _left_out(groups, shares)):
         lines.append("# Confused as well, and in no group together:\n")
         lines += [f"#   {line}\n" for line in _told(left_out, class_names)]
+    if matrix is not None:
+        lines += [f"# {line}\n" for line in told_without_truth(matrix, class_names=class_names)]
     write_text(path, "".join(lines))
+
+
+def told_without_truth(matrix: Tensor, *, class_names: Sequence[str]) -> list[str]:
+    """Lines about classes that are predicted but have no ground truth, so that nothing is proposed for them.
+
+    Args:
+        matrix: counts, as in `mvcseg.vlm.confusion_groups`.
+        class_names: name of every class, by id.
+
+    Returns:
+        A line for each of the ten classes of most pixels; none where all that is predicted has ground truth.
+
+    Example:
+        >>> import torch
+        >>> matrix = torch.tensor([[90, 0, 0], [0, 50, 30], [0, 0, 0]])
+        >>> told_without_truth(matrix, class_names=["sky", "river", "lake"])
+        ['left out, no ground truth: lake (30 pixels of river called so)']
+    """
+    lines = []
+    for absent, true in list(called_without_truth(matrix).items())[:_MOST_LEFT_OUT]:
+        first, *others = [(pixels, _line(class_names[index])) for index, pixels in true[:_MOST_TRUE]]
+        was = ", ".join([f"{first[0]:,} pixels of {first[1]}", *(f"{pixels:,} of {name}" for pixels, name in others)])
+        lines.append(f"left out, no ground truth: {_line(class_names[absent])} ({was} called so)")
+    return lines
 
 
 def _group(entry: Located, class_names: Sequence[str]) -> Group:

@@ -10,6 +10,7 @@ from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.metrics import MeanIoU
 from mvcseg.vlm import VSPW_GROUPS, confusion_groups, confusion_shares
+from mvcseg.vlm.confusion import called_without_truth
 
 WATER = torch.tensor(
     [  # sky river lake sea | no class
@@ -221,3 +222,14 @@ def test_arguments_out_of_range_are_refused() -> None:
         confusion_groups(WATER, largest=0)
     with pytest.raises(ConfigError, match="nouns: expected names of classes as keys, got 'pond'"):
         confusion_groups(WATER, class_names=NAMES, nouns={"pond": "water"})
+
+
+def test_classes_without_ground_truth_are_found_with_what_they_were() -> None:
+    matrix = torch.tensor(  # rows sky, river, lake, sea, none of the last two; the last column is no class
+        [[1000, 0, 9, 0, 40], [0, 60, 30, 10, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+    )
+    assert called_without_truth(matrix) == {2: ((1, 30),), 3: ((1, 10),)}  # 9 of sky's 1049 are below 1 %
+    assert called_without_truth(matrix, min_share=0.005) == {2: ((1, 30), (0, 9)), 3: ((1, 10),)}
+    assert called_without_truth(WATER) == {}
+    with pytest.raises(ShapeError, match="matrix"):
+        called_without_truth(torch.zeros(3, 5))

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.vlm import Group, confusion_groups, read_groups, write_groups
+from mvcseg.vlm.group_file import told_without_truth
+from mvcseg.vlm.prompt import OUTLINE_PROMPT
 
 NAMES = ["sky", "river", "lake", "sea", "other_construction", "on", "7", "lake"]
 
@@ -141,3 +143,18 @@ def test_nothing_to_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ids from 0 to 7"):
         write_groups(tmp_path / "g.yaml", [Group("water", (1, 9))], class_names=NAMES)
     assert not (tmp_path / "g.yaml").exists()
+
+
+def test_the_question_quoted_is_the_one_that_is_asked(tmp_path: Path) -> None:
+    write_groups(tmp_path / "g.yaml", [Group("water", (0, 1))], class_names=["river", "lake"])
+    asked, _ = OUTLINE_PROMPT.replace("{stuff}", "{noun}").split("?")
+    assert f'"{asked}?"' in (tmp_path / "g.yaml").read_text()
+
+
+def test_classes_without_ground_truth_are_told_in_plain_words() -> None:
+    matrix = torch.zeros(5, 5)
+    matrix[0, 4], matrix[1, 4], matrix[2, 4], matrix[3, 4], matrix[0, 0] = 30247, 20, 10, 5, 1
+    names = ["river", "sky\n- noun: x", "sea", "pond", "lake"]
+    assert told_without_truth(matrix, class_names=names) == [
+        "left out, no ground truth: lake (30,247 pixels of river, 20 of sky?- noun: x, 10 of sea called so)"
+    ]
