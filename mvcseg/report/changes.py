@@ -82,7 +82,8 @@ def _row(
     before, after = (_class_of(change.get(key), class_names, colours) for key in ("from", "to"))
     box, status = change.get("region"), str(change.get("status") or "")
     is_applied = status == "changed" if status else bool(after[0]) and after != before
-    pixels = change["pixels"] if isinstance(change.get("pixels"), int) else 0
+    size = change.get("pixels")
+    pixels = size if isinstance(size, int) else 0
     changed = _changed_pixels(change, pixels) if is_applied else 0
     frames = where(first, last)
     return {
@@ -95,6 +96,7 @@ def _row(
         "pixels": pixels,
         "changed_pixels": changed,
         "size": f"{changed:,} of {counted(pixels, 'pixel')} changed" if is_applied else counted(pixels, "pixel"),
+        "effect": _effect(change),
         "before": _before(change.get("shares"), class_names, colours) or [before],
         "to_name": after[0],
         "to_colour": after[1],
@@ -121,6 +123,13 @@ def _changed_pixels(change: Mapping[str, object], pixels: int) -> int:
     if not shares or not isinstance(to_class, int):
         return pixels
     return sum(number for index, number in shares if index != to_class)
+
+
+def _effect(change: Mapping[str, object]) -> str:
+    fixed, broken = change.get("fixed"), change.get("broken")
+    if not isinstance(fixed, int) or not isinstance(broken, int):
+        return ""
+    return f"{counted(fixed, 'pixel')} from wrong to right, {broken:,} from right to wrong"
 
 
 def _before(value: object, class_names: Sequence[str], colours: Sequence[str]) -> list[tuple[str, str]]:

@@ -6,9 +6,11 @@ and its content security policy forbids every request. Text from outside (names,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.report.changes import change_list
 from mvcseg.report.curves import curve_figure
-from mvcseg.report.media import EmbeddedVideo, embed_picture, embed_video
+from mvcseg.report.media import EmbeddedVideo, check_limits, embed_picture, embed_video
 from mvcseg.report.rendering import render
 from mvcseg.report.tables import class_table, score_table
 from mvcseg.report.text import counted, frame_range
@@ -45,14 +47,16 @@ class PageVideo:
             integer dtype, a tensor or lazily read.
         labels: ground truth in class ids 0..K-1, 255 where there is none, ``(T, H, W)``; None without.
         frame_names: name of each frame; None numbers them from 1.
-        fps: frames per second of playback; None plays at VSPW's 15.
+        fps: frames per second of playback, above 0; None plays at VSPW's 15.
         changes: what a vision-language model was asked and what came of it, one row a region: ``frames``
             (first, last; from 0, both included), ``region`` (left, top, right, bottom in pixels of the frame, right and
             bottom excluded; or None), ``from`` and ``to`` (class id or name; or None), ``question``, ``answer``,
-            ``reason``, ``status``, ``pixels``. The rows of `mvcseg.vlm.Change` are such; keys left out show as
-            empty.
+            ``reason``, ``status``, ``pixels``, ``shares`` and ``to_class``, from which the pixels changed are counted.
+            The rows of `mvcseg.vlm.Change` are such; keys left out show as empty. ``fixed`` and ``broken`` add how many
+            pixels went from wrong to right, and the other way.
         flow: says where pixels went between two frames; where given, the page shows where each prediction flickers
             (`flicker`) in the frames shown. None without.
+        changes_note: a paragraph above the list of changes: whose they are, what they did.
     """
 
     name: str
@@ -63,6 +67,8 @@ class PageVideo:
     fps: float | None = None
     changes: Sequence[Mapping[str, object]] = ()
     flow: FlowEstimator | None = None
+    changes_note: str = ""
+    changes_note: str = ""
 
 
 def write_page(
@@ -123,11 +129,15 @@ def write_page(
     Raises:
         ConfigError: videos but no classes, or names and colours that differ in number; a label outside 0..K-1 and
             255; a per-class score of another length than K; a row of ``worst`` or of changes that names no frames, or a
-            video or prediction that is not there.
+            video or prediction that is not there; a limit below 1, ``max_side`` above 16383, or a video's ``fps`` that
+            is not above 0.
         DataError: a picture cannot be read, or the page cannot be written.
         ShapeError: label maps or frame names that do not fit the frames.
         DTypeError: frames or colours that are not uint8.
     """
+    check_limits(max_side=max_side, max_frames=max_frames, max_bytes=max_bytes)
+    for video in videos:
+        _check_fps(video)
     table = _hex_colours(colours, class_names) if videos or len(class_names) else []
     embedded = [
         embed_video(
@@ -165,6 +175,8 @@ def write_page(
         videos=[{"name": video.name} for video in videos],
         has_flicker=any(item.flicker for item in embedded),
         changes=change_list([(video.name, video.changes) for video in videos], class_names=class_names, colours=table),
+        changes_notes=[video.changes_note for video in videos if video.changes_note],
+        changes_notes=[video.changes_note for video in videos if video.changes_note],
         curves=figures,
         pictures=[_picture(caption, file) for caption, file in (pictures or {}).items()],
         notes=notes,
@@ -194,6 +206,11 @@ def _maps_of(video: PageVideo) -> dict[str, Video]:
     return truth | dict(video.predictions)
 
 
+def _check_fps(video: PageVideo) -> None:
+    if video.fps is not None and not (isinstance(video.fps, Real) and 0 < video.fps < math.inf):
+        raise ConfigError(f"fps: expected a finite number above 0, or None, got {video.fps!r}")
+
+
 def _frames_of(worst: Sequence[Mapping[str, object]], video: PageVideo) -> list[int]:
     """Frames of a video's worst clips, the worst first."""
     ranges = [frame_range(row.get("frames"), "worst") for row in worst if row.get("video") == video.name]
@@ -212,7 +229,7 @@ def _payload(video: PageVideo, item: EmbeddedVideo, *, has_kept: bool) -> dict[s
         "fullWidth": item.full_size[0],
         "fullHeight": item.full_size[1],
         "total": len(video.frames),
-        "fps": float(video.fps or VSPW_FPS),
+        "fps": VSPW_FPS if video.fps is None else float(video.fps),
         "positions": item.positions,
         "kept": has_kept,
         "frameNames": None if names is None else [names[i] for i in item.positions],
@@ -239,8 +256,8 @@ def _summary(
     videos: Sequence[PageVideo], class_names: Sequence[str], curves: Mapping[str, Sequence[tuple[float, float]]]
 ) -> str:
     if not videos:
-        steps = [int(points[-1][0]) for points in curves.values() if points]
-        return counted(max(steps, default=0), "training step")
+        steps = [step for points in curves.values() for step, _ in points[-1:] if math.isfinite(step)]
+        return counted(int(max(steps, default=0)), "training step")
     frames = sum(len(video.frames) for video in videos)
     return " · ".join(
         (counted(len(videos), "video"), counted(frames, "frame"), counted(len(class_names), "class", "classes"))

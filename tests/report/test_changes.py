@@ -46,6 +46,12 @@ def test_what_changed_is_said_and_not_how_large_the_region_is() -> None:
     assert found["summary"] == "2 regions changed: 634 pixels; 1 confirmed."
 
 
+def test_what_a_change_did_is_said_where_it_is_known() -> None:
+    known, unknown = row(9, fixed=1200, broken=30), row(8, fixed=3)
+    found = listed(("clip", [known, unknown]))["groups"][0]["rows"]
+    assert [each["effect"] for each in found] == ["1,200 pixels from wrong to right, 30 from right to wrong", ""]
+
+
 def test_shares_that_are_none_count_the_whole_region() -> None:
     for shares in (None, "ab", [[1]], [["x", 2]]):
         found = listed(("clip", [row(40, shares=shares, to_class=2)]))["groups"][0]["rows"][0]
