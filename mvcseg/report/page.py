@@ -68,7 +68,6 @@ class PageVideo:
     changes: Sequence[Mapping[str, object]] = ()
     flow: FlowEstimator | None = None
     changes_note: str = ""
-    changes_note: str = ""
 
 
 def write_page(
@@ -175,7 +174,6 @@ def write_page(
         videos=[{"name": video.name} for video in videos],
         has_flicker=any(item.flicker for item in embedded),
         changes=change_list([(video.name, video.changes) for video in videos], class_names=class_names, colours=table),
-        changes_notes=[video.changes_note for video in videos if video.changes_note],
         changes_notes=[video.changes_note for video in videos if video.changes_note],
         curves=figures,
         pictures=[_picture(caption, file) for caption, file in (pictures or {}).items()],
