@@ -21,11 +21,11 @@ from mvcseg.data.palette import class_colours
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.report.arrays import has_channels_last, to_channels, to_tensor
-from mvcseg.report.media import sample_positions
+from mvcseg.report.media import check_limits, sample_positions
 from mvcseg.report.page import PageVideo, write_page
 from mvcseg.report.text import counted, printable
 from mvcseg.segmenter import IGNORE_INDEX, Video
-from mvcseg.shapes import MAX_CLASSES, check_integer
+from mvcseg.shapes import MAX_CLASSES, check_integer, check_positive
 
 Frames: TypeAlias = "Tensor | NDArray[Any] | Video | str | os.PathLike[str]"
 """A video: uint8 ``(T, 3, H, W)`` or ``(T, H, W, 3)`` in memory or lazily read, one such frame, or a path."""
@@ -105,7 +105,8 @@ def show(
     Raises:
         ShapeError: frames and label maps do not fit each other.
         DTypeError: frames are not uint8, label maps no integers, or an argument is none of the above.
-        ConfigError: no frame or no label map, a label that is no class, names and colours that differ in number.
+        ConfigError: no frame or no label map, a label that is no class, names and colours that differ in number, a
+            limit below 1, ``max_side`` above 16383, or ``fps`` not above 0.
         DataError: a file is missing or broken; names it.
 
     Example:
@@ -113,6 +114,8 @@ def show(
         >>> show(frames, torch.zeros(2, 32, 48, dtype=torch.uint8), class_names=["sky"])
         <Look: 2 frames of video, 1 prediction; a notebook shows it, .save('look.html') writes it>
     """
+    check_limits(max_side=max_side, max_frames=max_frames, max_bytes=max_bytes)
+    check_positive(height=height)
     opened = open_video(video) if isinstance(video, (str, os.PathLike)) else video
     name, stems, own_fps = (getattr(opened, key, None) for key in ("name", "frame_names", "fps"))
     name = name if isinstance(name, str) else "video"  # a tensor has a name of its own, None

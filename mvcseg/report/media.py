@@ -25,12 +25,15 @@ from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.report.flicker import PAIRS_AT_ONCE, backward_flow, flicker_between
 from mvcseg.segmenter import IGNORE_INDEX, Video
+from mvcseg.shapes import check_positive
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SMALLEST_SIDE = 64
 """Frames are not scaled down below this longer side, whatever the bound on bytes."""
+LARGEST_SIDE = 16383
+"""Most pixels that WebP has room for on a side."""
 READ_AT_ONCE = 16
 """Neighbouring frames read in one slice."""
 
@@ -117,6 +120,17 @@ def embed_video(
         # bytes grow with the area or less; the last bit makes sure that every round gets smaller
         fitting = math.sqrt(max_bytes / embedded.num_bytes)
         side = max(SMALLEST_SIDE, int(max(embedded.size) * min(0.93 * fitting, 0.95)))
+
+
+def check_limits(*, max_side: int, max_frames: int, max_bytes: int) -> None:
+    """Require limits that something fits into.
+
+    Raises:
+        ConfigError: one is no integer of at least 1, or ``max_side`` is above what WebP can hold.
+    """
+    check_positive(max_side=max_side, max_frames=max_frames, max_bytes=max_bytes)
+    if max_side > LARGEST_SIDE:
+        raise ConfigError(f"max_side: expected at most {LARGEST_SIDE}, as WebP has it, got {max_side}")
 
 
 def sample_positions(length: int, most: int, *, keep: Sequence[int] = ()) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -192,3 +193,22 @@ def test_a_missing_label_map_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "masks" / "00000001.png").unlink()
     with pytest.raises(DataError, match="1 of 2 label maps are missing, first 00000001"):
         show(tmp_path / "frames", tmp_path / "masks")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("max_frames", 0),
+        ("max_frames", 2.5),
+        ("max_side", 0),
+        ("max_side", 16384),
+        ("max_bytes", -1),
+        ("height", 0),
+        ("fps", 0),
+        ("fps", -15.0),
+        ("fps", math.nan),
+    ],
+)
+def test_limits_that_nothing_fits_into_are_refused_by_name(argument: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{argument}: expected"):
+        show(frames_of(), labels_of(), **{argument: value})

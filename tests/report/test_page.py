@@ -32,8 +32,8 @@ def video(t: int = 3, *, name: str = "clip", **other: Any) -> PageVideo:
 
 
 def page(tmp_path: Path, *videos: PageVideo, **other: Any) -> str:
-    values = {"title": "A title", "class_names": NAMES, "colours": COLOURS} | other
-    return write_page(tmp_path / "page.html", videos=videos or (video(),), **values).read_text(encoding="utf-8")
+    values = {"title": "A title", "videos": videos or (video(),), "class_names": NAMES, "colours": COLOURS} | other
+    return write_page(tmp_path / "page.html", **values).read_text(encoding="utf-8")
 
 
 def data_of(html: str) -> dict[str, Any]:
@@ -270,6 +270,12 @@ def test_a_page_without_a_video_shows_a_run_and_no_viewer(tmp_path: Path) -> Non
     assert "#viewer" not in {attributes.get("href") for _, attributes in Elements(html).tags}
 
 
+@pytest.mark.parametrize("steps", [(1, math.nan), (1, math.inf)])
+def test_steps_that_are_not_finite_are_no_training_steps(tmp_path: Path, steps: tuple[float, ...]) -> None:
+    curves = {"loss": [(step, 1.0) for step in steps], "lr": [(7, 1.0)]}
+    assert "7 training steps" in page(tmp_path, videos=(), curves=curves)
+
+
 def test_progress_counts_the_frames_of_all_videos(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     page(tmp_path, video(2), video(4), progress=lambda done, total: told.append((done, total)))
@@ -294,6 +300,11 @@ def test_a_failure_leaves_the_older_page(tmp_path: Path) -> None:
         ({"class_steadiness": {"a": [0.5]}}, ConfigError, "class_steadiness.'a'.: expected 3 values"),
         ({"scores": [{"a": "x", "b": 0.5}, {"a": "y"}]}, ConfigError, "scores"),
         ({"worst": [{"video": "x", "prediction": "MVC", "frames": (0, 1)}]}, ConfigError, "worst: expected a video"),
+        ({"max_frames": 0}, ConfigError, "max_frames: expected an integer of at least 1, got 0"),
+        ({"max_bytes": -1}, ConfigError, "max_bytes: expected an integer of at least 1, got -1"),
+        ({"max_side": 0}, ConfigError, "max_side: expected an integer of at least 1, got 0"),
+        ({"max_side": 16384}, ConfigError, "max_side: expected at most 16383, as WebP has it, got 16384"),
+        ({"videos": (), "max_frames": 2.5}, ConfigError, "max_frames"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -310,6 +321,10 @@ def test_what_does_not_fit_is_refused(
         ({"labels": torch.full((3, 12, 20), 3)}, ConfigError, r"ground truth: expected class ids 0\.\.2 or 255, got 3"),
         ({"predictions": {"ground truth": torch.zeros(3, 12, 20)}}, ConfigError, "is taken"),
         ({"changes": [{"from": 1}]}, ConfigError, "changes: expected frames"),
+        *[
+            ({"fps": fps}, ConfigError, "fps: expected a finite number above 0, or None, got")
+            for fps in (0, -5.0, math.nan, math.inf, "x")
+        ],
     ],
 )
 def test_a_video_that_does_not_fit_is_refused(
