@@ -6,6 +6,9 @@ import base64
 import importlib
 import importlib.util
 import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
+LARGEST_BODY = 1_000_000
+"""Bytes of an answer, or of a refusal, that are read."""
 _SENT_HEADERS = frozenset(
     {"host", "connection", "accept", "accept-encoding", "content-type", "content-length", "authorization", "user-agent"}
 )
@@ -65,7 +70,9 @@ def open_client(base_url: str, *, key: str, timeout: float) -> openai.OpenAI:
     """A client that tries once, follows no redirect and sends no header that HTTP does not need.
 
     The SDK would also send the operating system, Python's version and whatever ``OPENAI_CUSTOM_HEADERS`` and other
-    variables hold, to any server; organisation and project go to OpenAI's alone.
+    variables hold, to any server; organisation and project go to OpenAI's alone. It would also read the body of a
+    refusal to its end, if it had one; here that ends after `LARGEST_BODY` bytes or ``timeout`` seconds, and where it
+    breaks off the status still counts.
 
     Raises:
         MissingExtraError: the openai package is not installed.
@@ -81,13 +88,50 @@ def open_client(base_url: str, *, key: str, timeout: float) -> openai.OpenAI:
             del request.headers[name]
         request.headers["Authorization"] = f"Bearer {key or 'none'}"
 
+    def bound_body(response: Any) -> None:
+        if not response.is_success:
+            response.iter_bytes = _beginning(response, response.iter_bytes, seconds=timeout, most=LARGEST_BODY)
+        # What decompresses to nothing is no piece to whoever reads the answer, and has no end for them.
+        response.iter_raw = _until(response.iter_raw, seconds=2 * timeout)
+
+    hooks: dict[str, list[Callable[..., Any]]] = {"request": [keep_headers], "response": [bound_body]}
     return openai.OpenAI(
         api_key=key or "none",
         base_url=base_url,
         timeout=timeout,
         max_retries=0,
-        http_client=openai.DefaultHttpxClient(follow_redirects=False, event_hooks={"request": [keep_headers]}),
+        http_client=openai.DefaultHttpxClient(follow_redirects=False, event_hooks=hooks),
     )
+
+
+def _beginning(
+    response: Any, pieces_of: Callable[..., Iterator[bytes]], *, seconds: float, most: int
+) -> Callable[..., Iterator[bytes]]:
+    """A method of a response that gives its body as far as it comes within so many seconds and bytes."""
+
+    def pieces(chunk_size: int | None = None) -> Iterator[bytes]:
+        left = most
+        with closing(response), suppress(*errors_of_a_body()):
+            for piece in _until(pieces_of, seconds=seconds)(chunk_size):
+                yield piece[:left]
+                left -= len(piece)
+                if left <= 0:
+                    return
+
+    return pieces
+
+
+def _until(pieces_of: Callable[..., Iterator[bytes]], *, seconds: float) -> Callable[..., Iterator[bytes]]:
+    """The same method, of which no more comes after so many seconds from now."""
+    deadline = time.monotonic() + seconds
+
+    def pieces(chunk_size: int | None = None) -> Iterator[bytes]:
+        for piece in pieces_of(chunk_size):
+            yield piece
+            if time.monotonic() > deadline:
+                return
+
+    return pieces
 
 
 def errors_of_a_body() -> tuple[type[Exception], ...]:

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from mvcseg.errors import ConfigError, VLMAnswerError, VLMUnavailableError
 from mvcseg.shapes import check_positive
-from mvcseg.vlm.chat import OPENAI_URL, checked_key, checked_url, data_url, errors_of_a_body, open_client, text_of
+from mvcseg.vlm.chat import (
+    LARGEST_BODY,
+    OPENAI_URL,
+    checked_key,
+    checked_url,
+    data_url,
+    errors_of_a_body,
+    open_client,
+    text_of,
+)
 from mvcseg.vlm.client import check_images
 from mvcseg.vlm.pace import LONGEST_WAIT, Pace, asked_wait, done_within, pause_after
 from mvcseg.vlm.secrecy import KEY_VARIABLE, api_key, without_key
@@ -22,7 +31,6 @@ from mvcseg.vlm.structured import SchemaSupport, answer_in, choice_format, names
 from mvcseg.vlm.usage import Usage, UsageMeter, usage_of
 
 _LOG = logging.getLogger(__name__)
-_LARGEST_BODY = 1_000_000
 _ROOM_TO_REASON = 4096
 _LONGEST_MESSAGE = 4000
 # What these say holds for every question: no right key, no such model, too many questions. Others are about one.
@@ -228,8 +236,8 @@ class OpenAIVLM:
             try:
                 for piece in response.iter_bytes():
                     body += piece
-                    if len(body) > _LARGEST_BODY:
-                        raise VLMAnswerError(f"the server's answer is longer than {_LARGEST_BODY:,} bytes")
+                    if len(body) > LARGEST_BODY:
+                        raise VLMAnswerError(f"the server's answer is longer than {LARGEST_BODY:,} bytes")
                     if time.monotonic() > deadline:
                         raise VLMAnswerError(f"no whole answer within {self._timeout:g} s")
             except errors_of_a_body() as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -187,6 +188,69 @@ def test_body_of_many_megabytes_is_not_read_to_its_end(chat_server: Any) -> None
     with pytest.raises(VLMAnswerError, match="longer than 1,000,000 bytes"):
         vlm([image()], QUESTION)
     assert (vlm.usage.requests, vlm.usage.unreported) == (1, 1)
+
+
+def begins(body: bytes, *, status: int, pause: float = 0.0, over: threading.Event, **headers: str) -> Any:
+    """A step that sends a body again and again, and tells when the client has gone."""
+
+    def step(handler: Any) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        try:
+            while not over.wait(pause):
+                handler.wfile.write(body)
+        except OSError:
+            over.set()
+
+    return step
+
+
+@pytest.mark.parametrize(("status", "kind"), [(500, VLMUnavailableError), (400, VLMAnswerError), (307, VLMAnswerError)])
+def test_refusal_without_end_is_read_as_far_as_an_answer(
+    chat_server: Any, status: int, kind: type[VLMAnswerError]
+) -> None:
+    gone = threading.Event()
+    chat_server.script = [begins(b"x" * 100_000, status=status, over=gone)]
+    vlm, start = client(chat_server, timeout=20.0), time.monotonic()
+    with pytest.raises(kind, match=f"HTTP {status}"):
+        vlm([image()], QUESTION)
+    assert time.monotonic() - start < 10
+    assert gone.wait(5)
+
+
+def test_dripping_refusal_ends_at_the_time_out_and_is_not_read_on(chat_server: Any) -> None:
+    gone = threading.Event()
+    chat_server.script = [begins(b"x", status=500, pause=0.02, over=gone)]
+    start = time.monotonic()
+    with pytest.raises(VLMUnavailableError, match="HTTP 500"):
+        client(chat_server, timeout=0.3)([image()], QUESTION)
+    assert 0.3 <= time.monotonic() - start < 3
+    assert gone.wait(5)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_body_that_decompresses_to_nothing_is_not_read_on(chat_server: Any, status: int) -> None:
+    gone = threading.Event()
+    step = begins(b"\x00\x00\x00\xff\xff", status=status, pause=0.02, over=gone, Content_Encoding="deflate")
+    chat_server.script = [step]
+    with pytest.raises(VLMAnswerError):
+        client(chat_server, timeout=0.3)([image()], QUESTION)
+    assert gone.wait(5)
+
+
+@pytest.mark.parametrize("headers", [{"Content_Encoding": "gzip"}, {"Content_Length": "1000"}])
+def test_refusal_whose_body_is_broken_is_one_by_its_status(chat_server: Any, headers: dict[str, str]) -> None:
+    def step(handler: Any) -> None:
+        handler.send_response(500)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(b"oops")
+
+    chat_server.script = [step, chat_server.answers("lake")]
+    assert client(chat_server, max_retries=1)([image()], QUESTION) == "lake"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"not json", b"\xff\xfe", b"[" * 100_000, b'{"choices": ['])
