@@ -21,7 +21,7 @@ from mvcseg.label_folders import (
 )
 from mvcseg.loading import choose_device
 from mvcseg.progress import progress_bar, watched_frames
-from mvcseg.vlm.changes import Status
+from mvcseg.vlm.changes import Status, add_changes, changes_of_others
 from mvcseg.vlm_options import (
     ANSWERS_FOLDER,
     backend_of,
@@ -30,10 +30,13 @@ from mvcseg.vlm_options import (
     has_backend,
     kept_answers,
     prompt_of,
+    recorded_answers,
 )
 
 CHANGES_FILE = "changes.json"
 """Record of a correction, beside the label maps' folder."""
+FAILED_FILE = "changes.failed.json"
+"""The same of a run that found nobody to ask: it leaves the record of a better one alone."""
 _WIDTH = 80
 _MOST_LINES = 40
 
@@ -61,7 +64,7 @@ def correct(options: argparse.Namespace) -> None:
     }
     if options.dry_run:
         if options.answers is not None:
-            asked["views"] = vlm.most_views(vlm.ReplayVLM(options.answers), options.views)
+            asked["views"] = vlm.most_views(recorded_answers(options.answers, video=video.name), options.views)
         with watched_frames(video) as watched:
             plan = vlm.plan_questions(watched, labels, **asked)
         _print_bill(plan, options)
@@ -69,8 +72,10 @@ def correct(options: argparse.Namespace) -> None:
         return
     check_apart(options.out, video, read=[labels.folder])
     out = made_folder(options.out)
-    folder_for_labels(out, video)  # refused before anything is paid for
-    backend = backend_of(options, device=choose_device(options.device))
+    # what cannot be written is refused before anything is paid for
+    folder_for_labels(out, video)
+    changes_of_others(out / CHANGES_FILE, video=video.name)
+    backend = backend_of(options, device=choose_device(options.device), video=video.name)
     answering = kept_answers(backend, options.cache or out / ANSWERS_FOLDER)
     with watched_frames(video) as watched, progress_bar("regions") as progress:
         correction = vlm.correct_labels(
@@ -82,14 +87,14 @@ def correct(options: argparse.Namespace) -> None:
             progress=progress,
             **asked,
         )
-    vlm.write_changes(out / CHANGES_FILE, correction.changes)
+    log = out / (FAILED_FILE if correction.unavailable else CHANGES_FILE)
+    add_changes(log, correction.changes, video=video.name)
     if not correction.unavailable:
         write_labels(out, video, correction.labels, class_names=class_names)
     _print_result(correction, answering, options)
     if correction.unavailable:
         raise VLMUnavailableError(
-            f"nothing could be asked, no label map is written: {correction.unavailable}; "
-            f"{shown(out / CHANGES_FILE)} holds the log"
+            f"nothing could be asked, no label map is written: {correction.unavailable}; {shown(log)} holds the log"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mvcseg import vlm
-from mvcseg.data.files import shown
+from mvcseg.data.files import read_json, shown
 from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, DataError, UsageError
 
@@ -37,8 +37,13 @@ def has_backend(options: argparse.Namespace) -> bool:
     return any(value is not None for value in (options.vlm, options.local, options.zero_shot, options.answers))
 
 
-def backend_of(options: argparse.Namespace, *, device: torch.device) -> vlm.VLM:
+def backend_of(options: argparse.Namespace, *, device: torch.device, video: str = "") -> vlm.VLM:
     """The model that the options name.
+
+    Args:
+        options: of the command.
+        device: for models in this process.
+        video: name of the video that is asked about; see `recorded_answers`.
 
     Raises:
         ConfigError: a URL that may not be, or a key that is missing.
@@ -47,12 +52,29 @@ def backend_of(options: argparse.Namespace, *, device: torch.device) -> vlm.VLM:
         MissingExtraError: a package is not installed.
     """
     if options.answers is not None:
-        return vlm.ReplayVLM(options.answers)
+        return recorded_answers(options.answers, video=video)
     if options.local is not None:
         return vlm.LocalVLM(options.local, device=device)
     if options.zero_shot is not None:
         return vlm.ZeroShotScorer(options.zero_shot, device=device)
     return vlm.OpenAIVLM(base_url=options.vlm, model=options.model)
+
+
+def recorded_answers(path: str | Path, *, video: str) -> vlm.ReplayVLM:
+    """Answers from a file; of a log that holds this video and others, those about this video and about none named.
+
+    Others' answers do no harm by themselves, but a log is asked about as many views as it holds of one thing, and
+    another video may have been asked about more.
+
+    Raises:
+        ConfigError: what the file holds is no answers.
+        DataError: it cannot be read.
+    """
+    entries = read_json(path)
+    names = {e.get("video") for e in entries if isinstance(e, dict)} if isinstance(entries, list) else set()
+    if video not in names or len(names) == 1:
+        return vlm.ReplayVLM(path)
+    return vlm.ReplayVLM([e for e in entries if isinstance(e, dict) and e.get("video", "") in ("", video)])
 
 
 def kept_answers(backend: vlm.VLM, folder: str | Path) -> vlm.VLM:

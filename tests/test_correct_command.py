@@ -71,8 +71,8 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join((printed.out + printed.err).split())
 
 
-def changes(folder: str) -> list[dict[str, Any]]:
-    log: list[dict[str, Any]] = json.loads(Path(folder, "changes.json").read_text())
+def changes(folder: str, name: str = "changes.json") -> list[dict[str, Any]]:
+    log: list[dict[str, Any]] = json.loads(Path(folder, name).read_text())
     return log
 
 
@@ -201,10 +201,52 @@ def test_where_nothing_can_be_asked_one_message_says_so(
     assert "3 regions: 3 failed" in printed.out
     message = printed.err.splitlines()[-1]
     assert message.startswith("mvcseg: nothing could be asked, no label map is written: the server refused: HTTP")
-    assert message.endswith("; o/changes.json holds the log")
+    assert message.endswith("; o/changes.failed.json holds the log")
     assert KEY not in printed.out + printed.err
     assert not list(Path("o").rglob("*.png"))
-    assert [change["status"] for change in changes("o")] == ["failed"] * 3
+    assert [(row["video"], row["status"]) for row in changes("o", "changes.failed.json")] == [("clip", "failed")] * 3
+    assert not Path("o/changes.json").exists()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_run_that_fails_leaves_what_an_earlier_one_did(inside: Path, chat_server: ChatServer) -> None:
+    chat_server.script = [chat_server.answers("A lake. sand")]
+    line = f"{BASE} --vlm {chat_server.url} --model m --out o"
+    run(line)
+    paths = sorted(path for path in Path("o").rglob("*") if path.is_file())
+    before = {path: path.read_bytes() for path in paths}
+    chat_server.script = [chat_server.says_no("oops", status=500)]
+    run(line.replace("--model m", "--model other"), status=1)
+    assert {path: path.read_bytes() for path in paths} == before
+    assert {row["status"] for row in changes("o", "changes.failed.json")} == {"failed"}
+
+
+def test_each_video_keeps_its_records_in_one_log(
+    inside: Path, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("clip", "second")
+    for path in Path("second").iterdir():
+        with Image.open(path) as picture:
+            picture.point(lambda value: value // 2).save(path)
+    chat_server.script = [chat_server.answers("A lake. sand")]
+    line = f"{BASE} --vlm {chat_server.url} --model m --out o"
+    run(f"{line} --views 1")
+    first = changes("o")
+    chat_server.script = [chat_server.answers("A river. grass")]
+    run(line.replace("clip", "second"))
+    log = changes("o")
+    assert log[:3] == first
+    assert [row["video"] for row in log] == ["clip"] * 3 + ["second"] * 3
+    for name in ("clip", "second"):  # the log of both answers for each
+        run(f"{BASE.replace('clip', name)} --answers o/changes.json --out again")
+        for path in Path("o", name).iterdir():
+            assert path.read_bytes() == Path("again", name, path.name).read_bytes()
+    assert changes("again") == log
+    asked = len(chat_server.requests)
+    Path("o/changes.json").write_text("{}")
+    run(line, status=1)
+    assert "o/changes.json: expected a JSON list of changes" in told(capsys)
+    assert len(chat_server.requests) == asked
 
 
 @pytest.mark.usefixtures("hasty")

@@ -10,7 +10,15 @@ from mvcseg.cli import build_parser
 from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError, DataError, UsageError
 from mvcseg.vlm import VSPW_GROUPS, CachedVLM, Group, OpenAIVLM, ReplayVLM
-from mvcseg.vlm_options import backend_of, check_backend, groups_of, has_backend, kept_answers, prompt_of
+from mvcseg.vlm_options import (
+    backend_of,
+    check_backend,
+    groups_of,
+    has_backend,
+    kept_answers,
+    prompt_of,
+    recorded_answers,
+)
 
 CPU = torch.device("cpu")
 
@@ -53,6 +61,19 @@ def test_recorded_answers_are_not_kept_again(tmp_path: Path) -> None:
     assert isinstance(recorded, ReplayVLM)
     assert kept_answers(recorded, tmp_path / "kept") is recorded
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_log_of_several_videos_answers_with_the_views_of_this_one(tmp_path: Path) -> None:
+    def row(video: str, views: int) -> dict[str, object]:
+        answers = [{"image": f"{video}{view}", "answer": "a lake"} for view in range(views)]
+        return {"video": video, "question": "?", "answer": None, "image": "", "answers": answers}
+
+    log = tmp_path / "log.json"
+    log.write_text(json.dumps([row("pan", 1), row("tilt", 3), row("", 2)]))
+    views = {video: recorded_answers(log, video=video).most_views for video in ("pan", "tilt", "renamed")}
+    assert views == {"pan": 2, "tilt": 3, "renamed": 3}
+    log.write_text('["a lake"]')
+    assert recorded_answers(log, video="pan").most_views == 1
 
 
 def test_groups_are_vspws_or_those_of_a_file(tmp_path: Path) -> None:

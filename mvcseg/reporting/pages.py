@@ -15,13 +15,14 @@ from mvcseg.data.files import shown
 from mvcseg.data.io import open_video
 from mvcseg.data.label_maps import LabelFolder
 from mvcseg.data.palette import class_colours
-from mvcseg.errors import ConfigError
+from mvcseg.errors import ConfigError, DataError
 from mvcseg.flow import FlowEstimator
 from mvcseg.report import PageVideo, write_page
 from mvcseg.report.media import sample_positions
 from mvcseg.report.runs import run_curves, run_pictures
 from mvcseg.report.tables import FLICKER, STEADINESS
 from mvcseg.report.text import counted
+from mvcseg.reporting.corrections import Correction, check_changes, check_class_names, find_correction
 from mvcseg.reporting.folders import (
     READ_AT_ONCE,
     MappedLabels,
@@ -29,6 +30,7 @@ from mvcseg.reporting.folders import (
     check_size,
     folder_of,
     named_folders,
+    numbered,
     to_class_ids,
     to_known,
 )
@@ -37,7 +39,7 @@ from mvcseg.reporting.motion import MOST_PAIRS, FlickerScores, measure_flicker, 
 from mvcseg.reporting.scores import CLIP, score_predictions
 from mvcseg.reporting.worst import WorstClip, worst_clips
 from mvcseg.segmenter import Video
-from mvcseg.vlm.changes import read_changes
+from mvcseg.vlm.changes import Change, changes_of, read_changes
 
 ONE_VIDEO = "The scores are of this video alone; a data set's are taken over all its videos together."
 ALL_FRAMES = "Scores, tables by class and worst clips are counted on every frame at full size."
@@ -76,7 +78,8 @@ def report(
         out: the HTML file.
         labels: folder of ground truth in raw ids (0 void, 1..K, 255 void), one map for every frame, directly, in a
             folder of the video's name, or in a ``mask`` folder, as in a VSPW video folder.
-        changes: log of `mvcseg correct` (`mvcseg.vlm.write_changes`) for this video.
+        changes: log of `mvcseg correct` (`mvcseg.vlm.write_changes`). Of several videos' records this one's are
+            shown, and those that name no video.
         run: folder of a training run, whose ``log.jsonl`` gives curves and whose ``pictures`` are shown.
         class_names: names of the classes; None takes them from the predictions' ``classes.json``, and without
             one numbers the classes up to the highest that occurs.
@@ -109,10 +112,17 @@ def report(
     if raw is not None:
         truth = MappedLabels(raw, partial(to_class_ids, num_classes=len(names), folder=raw.folder))
     known = {name: MappedLabels(each, partial(to_known, num_classes=len(names))) for name, each in maps.items()}
+    held, about_rows = _changes_shown(changes, video=shown_video.name, length=len(stems))
+    correction = None
+    if changes is not None and held:
+        check_changes(held, log=changes, size=shown_video.size, num_classes=len(names))
+        if class_names is None and names != numbered(len(names)):
+            check_class_names(held, log=changes, class_names=names)
+        correction = find_correction(held, known, truth, num_classes=len(names))
     findings = (
         _without_truth(shown_video, maps, known, class_names=names, flow=flow, tell=tell)
         if raw is None or truth is None
-        else _with_truth(maps, raw, truth, class_names=names, tell=tell)
+        else _with_truth(maps, raw, truth, class_names=names, correction=correction, tell=tell)
     )
     return write_page(
         Path(out),
@@ -125,7 +135,8 @@ def report(
                 labels=truth,
                 frame_names=stems,
                 fps=shown_video.fps,
-                changes=() if changes is None else [change.row() for change in read_changes(changes)],
+                changes=[change.row() | correction.effect(i) for i, change in enumerate(held)] if correction else (),
+                changes_note=correction.sentence() if correction else "",
                 flow=flow,
             )
         ],
@@ -139,7 +150,7 @@ def report(
         class_steadiness=findings.class_steadiness,
         curves=None if run is None else run_curves(run),
         pictures=None if run is None else _shown_pictures(Path(run)),
-        notes=findings.notes,
+        notes=[*findings.notes, *about_rows],
         progress=lambda done, total: tell("write the page", done, total),
     )
 
@@ -186,7 +197,13 @@ class _Findings:
 
 
 def _with_truth(
-    maps: Mapping[str, Video], raw: LabelFolder, truth: MappedLabels, *, class_names: Sequence[str], tell: _Tell
+    maps: Mapping[str, Video],
+    raw: LabelFolder,
+    truth: MappedLabels,
+    *,
+    class_names: Sequence[str],
+    correction: Correction | None,
+    tell: _Tell,
 ) -> _Findings:
     scores = score_predictions(
         maps,
@@ -203,7 +220,7 @@ def _with_truth(
         if each.miou.predicted_outside
     ]
     return _Findings(
-        headline=truth_headline(scores, class_names=class_names, worst=worst),
+        headline=truth_headline(scores, class_names=class_names, worst=worst, correction=correction),
         scores=[{"prediction": name, **each.row()} for name, each in scores.items()],
         worst=worst,
         measure=f"VC{CLIP}",
@@ -248,6 +265,27 @@ def _without_truth(
 
 
 _Tell = Callable[[str, int, int], object]
+
+
+def _changes_shown(
+    log: str | os.PathLike[str] | None, *, video: str, length: int
+) -> tuple[Sequence[Change], Sequence[str]]:
+    """The video's records of a log, and what to say where it holds others' only."""
+    if log is None:
+        return (), ()
+    held = read_changes(log)
+    own = changes_of(held, video=video)
+    for change in own:
+        if not 0 <= change.frames[0] <= change.frames[1] < length:
+            raise DataError(
+                f"{shown(log)}: expected frames 0 to {length - 1} of {shown(video)}, got {change.frames[0]} to "
+                f"{change.frames[1]}; is it the log of another video?"
+            )
+    others = list(dict.fromkeys(shown(change.video) for change in held if change.video))
+    told = (
+        [] if own or not others else [f"The log of the correction holds other videos than this: {', '.join(others)}."]
+    )
+    return own, told
 
 
 def _sampled(length: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
 from mvcseg.data.files import read_json, shown, write_json
@@ -68,6 +69,7 @@ class Change:
         answer: the first text that came back, or None.
         image: `images_digest` of what was shown first; empty where nothing was.
         answers: one a view asked about, in order; empty in logs of versions that asked one question only.
+        video: name of the video; empty where nobody named it.
     """
 
     status: Status
@@ -86,10 +88,12 @@ class Change:
     answer: str | None
     image: str
     answers: tuple[ViewAnswer, ...] = ()
+    video: str = ""
 
     def row(self) -> dict[str, object]:
         """The record as JSON holds it and a report shows it: lists for tuples, names under ``from`` and ``to``."""
         return {
+            "video": self.video,
             "status": self.status,
             "reason": self.reason,
             "frames": list(self.frames),
@@ -116,6 +120,39 @@ def write_changes(path: str | PathLike[str], changes: Iterable[Change]) -> None:
         DataError: the file cannot be written.
     """
     write_json(path, [change.row() for change in changes])
+
+
+def add_changes(path: str | PathLike[str], changes: Iterable[Change], *, video: str) -> None:
+    """Write the log of one video to a file that may hold other videos' already; theirs stay, in front.
+
+    Records in the file that name no video count as this one's: they are replaced, as are its own.
+
+    Args:
+        path: the file; it need not be there.
+        changes: what became of this video's tubes; each gets its name.
+        video: that name.
+
+    Raises:
+        DataError: the file is there and no such log, or cannot be written.
+    """
+    others = changes_of_others(path, video=video)
+    write_changes(path, [*others, *(replace(change, video=video) for change in changes)])
+
+
+def changes_of_others(path: str | PathLike[str], *, video: str) -> tuple[Change, ...]:
+    """What a log holds of other videos than this; nothing where there is no such file.
+
+    Raises:
+        DataError: the file is no such log.
+    """
+    return (
+        tuple(change for change in read_changes(path) if change.video not in ("", video)) if Path(path).exists() else ()
+    )
+
+
+def changes_of(changes: Iterable[Change], *, video: str) -> tuple[Change, ...]:
+    """The records of one video, and those that name none."""
+    return tuple(change for change in changes if change.video in ("", video))
 
 
 def read_changes(path: str | PathLike[str]) -> tuple[Change, ...]:
@@ -162,6 +199,7 @@ def _change(row: object, *, origin: str) -> Change:
         answer=_text_or_none(row, "answer", origin=origin),
         image=_text(row, "image", origin=origin),
         answers=tuple(_view_answer(entry, origin=f"{origin}: answer {n}") for n, entry in enumerate(answers)),
+        video=_text({"video": "", **row}, "video", origin=origin),
     )
 
 

@@ -176,7 +176,29 @@ def test_changes_of_a_correction_are_shown(place: Path, make: Callable[..., str]
     )
     html = make(changes=place / "changes.json")
     assert html.count("Is the water in the image a sea, lake?") == 2
-    assert "2 regions: 1 given another class; 1 unclear, kept." in html
+    assert "1 region changed: 40 pixels; 1 unclear, kept." in html
+
+
+def test_only_this_videos_changes_are_shown(place: Path, make: Callable[..., str]) -> None:
+    other = change_row(video="tilt", question="Is the water a pond?", frames=[0, 900])
+    log = place / "changes.json"
+    log.write_text(json.dumps([other, change_row(video="pan"), change_row()]))
+    html = make(changes=log)
+    assert html.count("Is the water in the image a sea, lake?") == 2
+    assert "pond" not in html
+    assert "holds other videos" not in html
+    log.write_text(json.dumps([other, other]))
+    assert "The log of the correction holds other videos than this: tilt." in make(changes=log)
+
+
+@pytest.mark.parametrize("name", ["pan", ""])
+@pytest.mark.parametrize("frames", [[0, SIZE[0]], [-1, 3], [3, 2]])
+def test_changes_beyond_the_video_are_refused(
+    name: str, frames: list[int], place: Path, make: Callable[..., str]
+) -> None:
+    (place / "changes.json").write_text(json.dumps([change_row(video=name, frames=frames)]))
+    with pytest.raises(DataError, match=rf"changes\.json: expected frames 0 to 17 of pan, got {frames[0]} to"):
+        make(changes=place / "changes.json")
 
 
 def test_a_runs_log_gives_curves(place: Path, make: Callable[..., str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from mvcseg.errors import DataError
 from mvcseg.vlm import Change, ReplayVLM, ViewAnswer, read_changes, write_changes
+from mvcseg.vlm.changes import add_changes, changes_of
 
 CHANGED = Change(
     status="changed",
@@ -57,6 +58,41 @@ def test_log_of_one_question_a_region_still_reads(tmp_path: Path) -> None:
     assert read_changes(tmp_path / "changes.json") == (replace(CHANGED, answers=()),)
 
 
+def test_log_without_videos_still_reads(tmp_path: Path) -> None:
+    old = {key: value for key, value in CHANGED.row().items() if key != "video"}
+    (tmp_path / "changes.json").write_text(json.dumps([old]))
+    assert read_changes(tmp_path / "changes.json") == (CHANGED,)
+
+
+def test_each_video_has_its_own_records_in_one_log(tmp_path: Path) -> None:
+    log = tmp_path / "new" / "changes.json"
+    pan, tilt = replace(CHANGED, video="pan"), replace(FAILED, video="tilt")
+    add_changes(log, [CHANGED], video="pan")
+    add_changes(log, [FAILED, FAILED], video="tilt")
+    assert read_changes(log) == (pan, tilt, tilt)
+    assert changes_of(read_changes(log), video="pan") == (pan,)
+    add_changes(log, [FAILED], video="pan")
+    assert read_changes(log) == (tilt, tilt, replace(FAILED, video="pan"))
+    add_changes(log, [], video="tilt")
+    assert read_changes(log) == (replace(FAILED, video="pan"),)
+
+
+def test_records_without_a_name_are_the_videos_that_is_asked_about(tmp_path: Path) -> None:
+    log = tmp_path / "changes.json"
+    write_changes(log, [CHANGED, replace(CHANGED, video="tilt")])
+    assert changes_of(read_changes(log), video="pan") == (CHANGED,)
+    add_changes(log, [FAILED], video="pan")
+    assert [change.video for change in read_changes(log)] == ["tilt", "pan"]
+
+
+def test_file_that_is_no_log_is_not_replaced(tmp_path: Path) -> None:
+    log = tmp_path / "changes.json"
+    log.write_text('{"mine": 1}')
+    with pytest.raises(DataError, match="expected a JSON list of changes"):
+        add_changes(log, [CHANGED], video="pan")
+    assert log.read_text() == '{"mine": 1}'
+
+
 def test_log_can_be_replayed(tmp_path: Path) -> None:
     changes = [replace(CHANGED, image="", answers=()), replace(FAILED, question="other?")]
     write_changes(tmp_path / "changes.json", changes)
@@ -67,6 +103,7 @@ def test_log_can_be_replayed(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"status": "applied"}, "row 1: status: expected one of changed, confirmed, unclear, failed, skipped"),
+        ({"video": 3}, "row 1: video: expected a text"),
         ({"status": []}, "row 1: status"),
         ({"frames": [1]}, "row 1: frames: expected 2 integers"),
         ({"frames": "12"}, "row 1: frames"),
