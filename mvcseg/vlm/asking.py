@@ -28,46 +28,56 @@ from mvcseg.vlm.secrecy import api_key, without_key
 ImageOf: TypeAlias = Callable[[Question, int], Tensor]
 """The picture of a question in a frame."""
 _LEAST_IN_A_ROW = 3
+_LEAST_FROM_THE_START = 10
 _LONGEST_REASON = 300
 _GRACE = 5.0
 
 
 class Patience:
-    """How many calls in a row found nobody to ask, over all threads; and the word to stop.
+    """How many calls in a row failed, over all threads; and the word to stop.
 
     Nobody is there to ask where a call ends with `VLMUnavailableError`, or Python's ``ConnectionError`` or
-    ``TimeoutError``. Three calls in a row are enough, or twice ``concurrency`` if that is more.
+    ``TimeoutError``. Three calls in a row are enough, or twice ``concurrency`` if that is more. Any other failure may
+    be that one question's; but where the first ten calls (or twice ``concurrency``) all fail, so will the rest.
 
     Args:
         concurrency: how many calls one short outage fails at once.
+        is_recorded: answers are recorded, those to the first questions perhaps not: only the end of all counts.
 
     Attributes:
         stopped: why no more is asked; empty as long as more is.
     """
 
-    def __init__(self, *, concurrency: int = 1) -> None:
+    def __init__(self, *, concurrency: int = 1, is_recorded: bool = False) -> None:
         self._limit = max(_LEAST_IN_A_ROW, 2 * concurrency)
+        self._first_limit = math.inf if is_recorded else max(_LEAST_FROM_THE_START, 2 * concurrency)
         self._lock = threading.Lock()
-        self._in_a_row = 0
-        self._was_heard = False
+        self._in_a_row = self._failed = 0
+        self._was_answered = False
         self._last = ""
         self.stopped = ""
 
     @property
     def unavailable(self) -> str:
-        """Why nobody could be asked, where that holds for every call made; else empty."""
-        return "" if self._was_heard else self._last
+        """Why no call got an answer, where that holds for every call made; else empty."""
+        return "" if self._was_answered else self._last
 
     def note(self, error: Exception | None) -> None:
-        """Say how a call ended."""
+        """Say how a call ended; an error that holds an answer, one that decides nothing, is an answer."""
         with self._lock:
-            if not isinstance(error, (VLMUnavailableError, ConnectionError, TimeoutError)):
-                self._was_heard, self._in_a_row = True, 0
+            if error is None or (isinstance(error, VLMAnswerError) and error.answer):
+                self._was_answered, self._in_a_row = True, 0
                 return
             self._last = _told(error)
-            self._in_a_row += 1
-            if self._in_a_row >= self._limit and not self.stopped:
+            self._failed += 1
+            is_nobody = isinstance(error, (VLMUnavailableError, ConnectionError, TimeoutError))
+            self._in_a_row = self._in_a_row + 1 if is_nobody else 0
+            if self.stopped:
+                return
+            if self._in_a_row >= self._limit:
                 self.stopped = f"not asked: {self._limit} calls in a row found nobody to ask: {self._last}"
+            elif not self._was_answered and self._failed >= self._first_limit:
+                self.stopped = f"not asked: none of the first {self._failed} calls got an answer: {self._last}"
 
     def stop(self) -> None:
         """Ask no more."""
@@ -95,7 +105,7 @@ def ask(
         class_names: name of every class, for the records.
         agreement: share of a tube's views that must name one class, in ``(0, 1]``.
         concurrency: tubes asked about at once, each with at most one image in memory.
-        until: has had enough after some calls that found nobody; a fresh one by default.
+        until: has had enough after some calls that failed; a fresh one by default.
     """
     patience = Patience(concurrency=concurrency) if until is None else until
     lock = threading.Lock()
@@ -170,9 +180,11 @@ def _asked(
         until.note(error)
         undecided = error.answer if isinstance(error, VLMAnswerError) else ""
         return replace(nothing, reason=_told(error), answer=_kept(undecided) or None)
-    until.note(None)
     if not isinstance(text, str):
-        return replace(nothing, reason=f"expected the answer as a text, got {type(text).__name__}")
+        odd = VLMAnswerError(f"expected the answer as a text, got {type(text).__name__}")
+        until.note(odd)
+        return replace(nothing, reason=_told(odd))
+    until.note(None)
     said = replace(nothing, answer=_kept(text))
     names = {name: index for index, name in question.choices.items()}
     try:

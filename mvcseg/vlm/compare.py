@@ -136,7 +136,7 @@ def compare_vlms(
     models = []
     for name in vlms:  # looked up one after the other, so that a mapping may open each when its turn comes
         metered = _Metered(vlms[name])
-        patience = Patience(concurrency=concurrency)
+        patience = Patience(concurrency=concurrency, is_recorded=isinstance(metered.vlm, ReplayVLM))
         done: dict[int, Change] = {}
         shown = most_views(metered.vlm, views)
         for position, change in ask(

@@ -20,7 +20,7 @@ from mvcseg.shapes import check_positive
 from mvcseg.vlm.areas import areas, frame_of
 from mvcseg.vlm.asking import Patience, ask, skipped
 from mvcseg.vlm.changes import Change, Status
-from mvcseg.vlm.client import VLM, most_views
+from mvcseg.vlm.client import VLM, ReplayVLM, most_views
 from mvcseg.vlm.groups import Group, asked_by
 from mvcseg.vlm.prompt import REPORT_PROMPT
 from mvcseg.vlm.questions import Question, plan_questions, view_image
@@ -34,7 +34,7 @@ class Correction:
     Attributes:
         labels: ``(T, H, W)``, the dtype and device of the labels given.
         changes: one record a tube, largest first, whatever came of it.
-        unavailable: where every call found nobody to ask, why; empty where one was heard, or none was made.
+        unavailable: where no call got an answer, why the last did not; empty where one did, or none was made.
     """
 
     labels: Tensor
@@ -70,8 +70,9 @@ def correct_labels(
     them name the same one clearly (`parse_answer`). Views that disagree, an unclear answer, or none, leave it
     as it was and the record says why; no failure of the model ends the run, but after three calls in a row (twice
     ``concurrency`` if that is more) that found nobody to ask (`VLMUnavailableError`, ``ConnectionError``,
-    ``TimeoutError``) the rest is skipped. A first view that confirms the class the
-    whole tube has ends its questions. No pixel is asked about twice: a class of two groups is asked about by the first.
+    ``TimeoutError``) the rest is skipped, and so it is where the first ten (or twice ``concurrency``) all failed,
+    whatever the error. A first view that confirms the class the whole tube has ends its questions. No pixel is asked
+    about twice: a class of two groups is asked about by the first.
 
     Args:
         video: uint8 ``(T, 3, H, W)``, a tensor or lazily read.
@@ -136,7 +137,7 @@ def correct_labels(
         return view_image(video, labels, question.tube, frame, classes=classes, view=view)
 
     done: dict[int, Change] = {}
-    patience = Patience(concurrency=concurrency)
+    patience = Patience(concurrency=concurrency, is_recorded=isinstance(vlm, ReplayVLM))
     for position, change in ask(
         plan.questions,
         image_of,

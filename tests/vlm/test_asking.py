@@ -186,6 +186,61 @@ def test_ordinary_failures_never_end_the_asking() -> None:
     assert changes[9].status == "changed"
 
 
+@pytest.mark.parametrize(
+    ("concurrency", "calls"), [(1, 10), (5, 10), (8, 16)]
+)  # threads already asking when the last failure comes may ask once more
+def test_asking_ends_where_the_first_calls_all_failed_whatever_the_error(concurrency: int, calls: int) -> None:
+    patience = Patience(concurrency=concurrency)
+    made: list[str] = []
+
+    def refuses(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        made.append(prompt)
+        raise RuntimeError("HTTP 400: no pictures")
+
+    questions = [question(3, first=n) for n in range(60)]
+    changes = dict(ask(questions, picture, vlm=refuses, class_names=NAMES, concurrency=concurrency, until=patience))
+    assert calls <= len(made) < calls + concurrency
+    assert {change.status for change in changes.values()} == {"failed", "skipped"}
+    reason = f"not asked: none of the first {calls} calls got an answer: RuntimeError: HTTP 400: no pictures"
+    assert changes[59].reason == reason
+    assert patience.unavailable == "RuntimeError: HTTP 400: no pictures"
+
+
+@pytest.mark.parametrize("answer", ["lake", "hm", VLMAnswerError("undecided", answer="lake 41%, river 40%")])
+def test_failures_before_and_after_one_answer_end_nothing(answer: object) -> None:
+    vlm = Scripted(*[RuntimeError("odd")] * 3, answer, *[RuntimeError("odd")] * 30, "lake")
+    patience = Patience()
+    changes = dict(ask([question(1, first=n) for n in range(35)], picture, vlm=vlm, class_names=NAMES, until=patience))
+    assert changes[34].status == "changed"
+    assert (patience.stopped, patience.unavailable) == ("", "")
+
+
+def test_answers_that_are_no_texts_are_failures() -> None:
+    patience = Patience()
+    questions = [question(1, first=n) for n in range(12)]
+    changes = dict(ask(questions, picture, vlm=Scripted(*[None] * 10), class_names=NAMES, until=patience))
+    assert [changes[n].status for n in (9, 10)] == ["failed", "skipped"]
+    assert patience.unavailable == "expected the answer as a text, got NoneType"
+
+
+def test_recorded_answers_are_looked_up_to_the_end() -> None:
+    patience = Patience(is_recorded=True)
+    vlm = Scripted(*[VLMAnswerError("no answer is recorded")] * 30, "lake")
+    questions = [question(1, first=n) for n in range(31)]
+    changes = dict(ask(questions[:30], picture, vlm=vlm, class_names=NAMES, until=patience))
+    assert patience.unavailable == "no answer is recorded"
+    changes = dict(ask(questions[30:], picture, vlm=vlm, class_names=NAMES, until=patience))
+    assert changes[0].status == "changed"
+    assert patience.unavailable == ""
+
+
+def test_nobody_to_ask_and_other_failures_in_turn_end_it_too() -> None:
+    vlm = Scripted(*[*unavailable(2), VLMAnswerError("no JSON")] * 4)
+    patience = Patience()
+    changes = dict(ask([question(1, first=n) for n in range(12)], picture, vlm=vlm, class_names=NAMES, until=patience))
+    assert [changes[n].status for n in range(12)] == ["failed"] * 10 + ["skipped"] * 2
+
+
 @pytest.mark.parametrize("error", [ConnectionRefusedError("refused"), TimeoutError("late")])
 def test_pythons_own_connection_errors_count_as_nobody_to_ask(error: Exception) -> None:
     changes = dict(

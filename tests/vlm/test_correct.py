@@ -173,6 +173,34 @@ def test_no_failure_of_the_model_ends_the_run(error: Exception) -> None:
     assert torch.equal(result.labels, expected)
 
 
+def test_no_answer_at_all_is_said_and_one_after_failures_is_taken() -> None:
+    def refuses(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        calls.append(prompt)
+        raise RuntimeError("HTTP 400: no pictures")
+
+    calls: list[str] = []
+    video, labels = many()
+    result = correct(video, labels, refuses)
+    assert result.unavailable == "RuntimeError: HTTP 400: no pictures"
+    assert torch.equal(result.labels, labels)
+    assert (len(calls), result.count("failed")) == (10, 10)
+    assert result.count("skipped") == len(result.changes) - 10 > 0
+
+    def answers(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        calls.append(prompt)
+        if len(calls) <= 3:
+            raise RuntimeError("HTTP 400: no pictures")
+        return choices[0]
+
+    calls = []
+    result = correct(video, labels, answers)
+    assert result.unavailable == ""
+    assert (result.count("failed"), result.count("skipped")) == (3, 0)
+    nothing_fits = correct(video, labels, ReplayVLM({"else?": "lake"}))
+    assert (nothing_fits.count("failed"), nothing_fits.count("skipped")) == (len(nothing_fits.changes), 0)
+    assert nothing_fits.unavailable.startswith("no answer is recorded")
+
+
 def test_answer_that_is_no_text_and_endless_answers_change_nothing() -> None:
     video, labels = scene()
     result = correct(video, labels, lambda images, prompt, *, choices: None)
