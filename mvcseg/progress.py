@@ -1,4 +1,4 @@
-"""Progress on standard error, shown only once two seconds have gone by."""
+"""Progress on standard error, shown only to a terminal and once two seconds have gone by."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from mvcseg.data.files import shown
 @contextmanager
 def watched_frames(video: Any) -> Iterator[Any]:
     """The video, with a bar that counts the frames read from it."""
+    with _bar("frames read") as bar:
+        yield _WatchedVideo(video, bar.update)
+
+
+def _bar(unit: str) -> Any:
+    """A bar that draws itself over again, which only a terminal shows as one: a file would hold every drawing."""
     from tqdm import tqdm
 
-    with tqdm(unit=" frames read", delay=2, file=sys.stderr, leave=False) as bar:
-        yield _WatchedVideo(video, bar.update)
+    return tqdm(unit=f" {unit}", delay=2, file=sys.stderr, leave=False, disable=None)
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,7 @@ class _WatchedVideo:
 @contextmanager
 def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar to be called with what is done and what there is in all."""
-    from tqdm import tqdm
-
-    with tqdm(unit=f" {unit}", delay=2, file=sys.stderr, leave=False) as bar:
+    with _bar(unit) as bar:
 
         def update(done: int, total: int) -> None:
             bar.total = total
@@ -56,9 +59,7 @@ def frame_progress(unit: str = "frames") -> Iterator[Callable[[str, int, int], N
 
     Or over other things than frames, of others than videos.
     """
-    from tqdm import tqdm
-
-    with tqdm(unit=f" {unit}", delay=2, file=sys.stderr, leave=False) as bar:
+    with _bar(unit) as bar:
         finished = 0
         current = ""
 
