@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mvcseg.report.text import where
+from mvcseg.reporting.corrections import Correction
 from mvcseg.reporting.failures import failures, listed, percent
 from mvcseg.reporting.scores import CLIP, VideoScores
 from mvcseg.reporting.worst import WorstClip
@@ -26,7 +27,11 @@ SLIGHT_FLICKER = 0.0005
 
 
 def truth_headline(
-    scores: Mapping[str, VideoScores], *, class_names: Sequence[str], worst: Sequence[WorstClip]
+    scores: Mapping[str, VideoScores],
+    *,
+    class_names: Sequence[str],
+    worst: Sequence[WorstClip],
+    correction: Correction | None = None,
 ) -> list[str]:
     """Paragraphs on predictions that were compared with ground truth: who is better, where each fails."""
     steady = _rank({name: each.consistency[CLIP] for name, each in scores.items()}, best=max)
@@ -34,7 +39,7 @@ def truth_headline(
     has_clips = any(len(each.clips) for each in scores.values())
     said = [_steadier(steady, has_clips=has_clips), _more_accurate(accurate, steady)]
     failed = [failures(name, each, class_names) for name, each in scores.items()]
-    return _paragraphs(_together(said), *failed, _worst_places(worst, f"VC{CLIP}"))
+    return _paragraphs(_together(said), _corrected(correction, scores), *failed, _worst_places(worst, f"VC{CLIP}"))
 
 
 def plain_headline(
@@ -145,6 +150,24 @@ def _against(rest: Mapping[str, float]) -> str:
 
 def _slightly(ranking: _Ranking, slight: float) -> str:
     return "slightly " if abs(ranking.top - next(iter(ranking.rest.values()))) < slight else ""
+
+
+def _corrected(correction: Correction | None, scores: Mapping[str, VideoScores]) -> str:
+    """Whether a correction helped, where both the labels before and after it are there."""
+    if correction is None or not correction.made:
+        return ""
+    before, after = (scores[name].miou.compute() for name in (correction.of[0], correction.made))
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return ""
+    if percent(before) == percent(after):
+        how, score = "as accurate", f"mIoU {percent(after)}, as before"
+    else:
+        how = f"{'more' if after > before else 'less'} accurate"
+        score = f"mIoU {percent(after)}, against {percent(before)} before"
+    did = f"{correction.fixed:,} pixels went from wrong to right, {correction.broken:,} from right to wrong"
+    return (
+        f"{correction.made} is {correction.of[0]} as the vision-language model corrected it, and {how}: {score}; {did}."
+    )
 
 
 def _worst_places(worst: Sequence[WorstClip], measure: str) -> str:

@@ -201,6 +201,50 @@ def test_changes_beyond_the_video_are_refused(
         make(changes=place / "changes.json")
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"region": [0, 0, 21, 8]}, "expected regions within frames of 12 x 20 pixels"),
+        ({"to_class": 3}, "expected classes 0 to 2, those of the predictions, got 3"),
+        ({"to": "pond"}, "expected classes called lake as in the predictions, got pond"),
+    ],
+)
+def test_changes_that_do_not_fit_the_predictions_are_refused(
+    other: dict[str, object], message: str, place: Path, make: Callable[..., str]
+) -> None:
+    (place / "changes.json").write_text(json.dumps([change_row(**other)]))
+    with pytest.raises(DataError, match=rf"changes\.json: {message}"):
+        make(changes=place / "changes.json")
+
+
+def test_the_page_says_whose_the_changes_are_and_whether_they_helped(place: Path, make: Callable[..., str]) -> None:
+    truth = class_ids(raw_labels())
+    wrong = torch.where(truth == 255, 0, truth).to(torch.uint8)
+    wrong[0:4, 2:8, 1:9] = 1
+    corrected = wrong.clone()
+    corrected[0:4, 2:8, 1:9] = 2
+    for name, labels in {"wrong": wrong, "corrected": corrected}.items():
+        save_maps(place / name / "pan", labels)
+        write_classes(place / name, NAMES, class_colours(NAMES))
+    row = change_row(shares=[[1, 192]], pixels=192, region=[1, 2, 9, 8])
+    (place / "changes.json").write_text(json.dumps([row]))
+    html = make("wrong", "corrected", labels=place / "set" / "data" / "pan", changes=place / "changes.json")
+    own = truth[0:4, 2:8, 1:9]
+    counts = f"{int((own == 2).sum())} pixels went from wrong to right, {int((own == 1).sum())} from right to wrong"
+    section = text_of(html, "What the vision-language model changed")
+    assert "1 region changed: 192 pixels." in section
+    assert f"The changes lead from wrong to corrected: {counts}." in section
+    assert "192 of 192 pixels changed" in section
+    assert f"Effect {int((own == 2).sum())} pixels from wrong to right" in section
+    said = text_of(html, "In short")
+    assert "corrected is wrong as the vision-language model corrected it, and " in said
+    assert counts in said
+    scores = {name: f"{100 * values[0]:.1f}%" for name, values in table_of(html).items()}
+    assert f"accurate: mIoU {scores['corrected']}, against {scores['wrong']} before" in said
+    alone = text_of(make("wrong", changes=place / "changes.json"), "What the vision-language model changed")
+    assert "The changes are of wrong. The pictures show the predictions as given;" in alone
+
+
 def test_a_runs_log_gives_curves(place: Path, make: Callable[..., str]) -> None:
     lines = [{"step": i, "loss": 2.0 / i, "loss_masked": None, "seconds": 0.1} for i in range(1, 6)]
     (place / "run").mkdir()
