@@ -6,6 +6,7 @@ import base64
 import importlib
 import importlib.util
 import io
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -30,6 +31,8 @@ _SENT_HEADERS = frozenset(
 _SDK_HEADERS = frozenset({"x-stainless-raw-response"})
 _OPENAI_HEADERS = frozenset({"openai-organization", "openai-project"})
 _LONGEST_REFUSAL = 200
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")  # a name or address, not in brackets
+_UNWANTED = frozenset(" @?#\\")
 
 
 def checked_url(base_url: str) -> str:
@@ -40,14 +43,17 @@ def checked_url(base_url: str) -> str:
     """
     try:
         parts = urlsplit(base_url)
-        is_plain = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+        is_plain = parts.scheme in ("http", "https") and parts.port != 0
+        is_plain &= _HOST.fullmatch((parts.hostname or "").encode("idna").decode("ascii")) is not None
     except ValueError:
         is_plain = False
-    if not is_plain or parts.username or parts.password or parts.query or parts.fragment:
+    # urlsplit drops line breaks and tabs; in a client they are an error of another kind, or part of another URL.
+    is_plain = is_plain and base_url.isprintable() and not _UNWANTED & set(base_url) and parts.path.isascii()
+    if not is_plain:
         # What was got is not shown: it may hold a key.
         raise ConfigError(
-            "base_url: expected http(s)://host[:port]/v1 without user name, password or query, got something else; "
-            f"a key comes from {KEY_VARIABLE} only"
+            "base_url: expected http(s)://host[:port]/v1 without user name, password, query or space, got something "
+            f"else; a key comes from {KEY_VARIABLE} only"
         )
     return base_url.rstrip("/")
 
@@ -76,6 +82,7 @@ def open_client(base_url: str, *, key: str, timeout: float) -> openai.OpenAI:
 
     Raises:
         MissingExtraError: the openai package is not installed.
+        ConfigError: it cannot be made of this URL, or of the proxies and certificates that the environment names.
     """
     if importlib.util.find_spec("openai") is None:
         raise MissingExtraError.for_package("openai", extra="vlm")
@@ -95,13 +102,20 @@ def open_client(base_url: str, *, key: str, timeout: float) -> openai.OpenAI:
         response.iter_raw = _until(response.iter_raw, seconds=2 * timeout)
 
     hooks: dict[str, list[Callable[..., Any]]] = {"request": [keep_headers], "response": [bound_body]}
-    return openai.OpenAI(
-        api_key=key or "none",
-        base_url=base_url,
-        timeout=timeout,
-        max_retries=0,
-        http_client=openai.DefaultHttpxClient(follow_redirects=False, event_hooks=hooks),
-    )
+    try:
+        return openai.OpenAI(
+            api_key=key or "none",
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(follow_redirects=False, event_hooks=hooks),
+        )
+    # A URL of another kind is an Exception of its transport, and so differs between releases.
+    except Exception as error:
+        raise ConfigError(  # its text is not shown: a proxy's URL may hold a password
+            "base_url: expected a URL, and proxies and certificates in the environment (HTTPS_PROXY, ALL_PROXY, "
+            f"SSL_CERT_FILE), that the HTTP client takes, got {type(error).__name__} from it"
+        ) from None
 
 
 def _beginning(

@@ -317,11 +317,50 @@ def test_server_without_keys_gets_a_word(chat_server: Any, monkeypatch: pytest.M
         f"http://user:{KEY}@host/v1",
         f"https://host/v1?key={KEY}",
         "http://h:99999/v1",
+        "http://h:0/v1",
+        "http://h/\x07",
+        "http://h/v1\n",
+        "http://h/v\t1",
+        " http://h/v1",
+        "http://\u2028/v1",
+        "http://\u3000/v1",
+        "http://exa mple/v1",
+        "http://h/v 1",
+        "http://h/\u00fc",
+        "http://h%20h/v1",
+        "http://@h/v1",
+        "http://h/v1?",
+        "http://h\\v1",
+        "http://a..b/v1",
+        f"http://{'a' * 64}/v1",
+        "http:///v1",
+        "http://[::1/v1",
+        "http://[::g]/v1",
+        "http://-\u00fc-/v1",
     ],
 )
 def test_url_that_could_hold_a_key_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigError, match="base_url: expected") as caught:
         OpenAIVLM(model="m", base_url=url)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8000/v1/", "https://a_b.example", "http://[::1]:80/v1", "http://m\u00fcnchen.example/v1"]
+)
+def test_plain_url_of_any_host_is_taken_as_it_is(url: str) -> None:
+    assert OpenAIVLM(model="m", base_url=url).base_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("HTTPS_PROXY", f"what://user:{KEY}@proxy"), ("SSL_CERT_FILE", f"/nowhere/{KEY}")]
+)
+def test_environment_that_no_client_can_be_made_of_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=variable) as caught:
+        OpenAIVLM(model="m", base_url="https://host/v1")
     assert KEY not in str(caught.value)
 
 
