@@ -110,10 +110,12 @@ class Backends(Mapping[str, VLM]):
 
     def __getitem__(self, name: str) -> VLM:
         """The model, opened anew."""
+        backend = self._backends[name]
         try:
-            return open_backend(self._backends[name], device=self._device)
-        except MvcsegError as error:
-            return _Unavailable(str(error))
+            return open_backend(backend, device=self._device)
+        # Whatever it is: answers of the models before this one are paid for, and must not be lost with it.
+        except Exception as error:
+            return _Unavailable(str(error) if isinstance(error, MvcsegError) else f"{type(error).__name__}: {error}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._backends)

@@ -34,7 +34,7 @@ class LocalVLM:
 
     Raises:
         MissingExtraError: transformers is not installed.
-        CheckpointError: nothing that can be read is there; names it and says why.
+        CheckpointError: nothing that can be read is there, or the device cannot hold it; names it and says why.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class LocalVLM:
         self.name = str(path_or_name).removeprefix("hf://")
         self._max_new_tokens = max_new_tokens
         self._processor, model = read_pretrained(
-            "AutoModelForImageTextToText", self.name, kind="image-text model", dtype=dtype
+            "AutoModelForImageTextToText", self.name, kind="image-text model", dtype=dtype, device=device
         )
         self._weights = weights_digest(model)
-        self._model: Any = model.to(device)
+        self._model: Any = model
         self._device = torch.device(device)
         self._lock = threading.Lock()
 

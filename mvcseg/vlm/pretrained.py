@@ -14,18 +14,22 @@ _LONGEST_REASON = 300
 _SAMPLED = 64
 
 
-def read_pretrained(auto_class: str, name: str, *, kind: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
-    """The processor and the model that a folder or a name on the hub holds, in eval mode, on the CPU.
+def read_pretrained(
+    auto_class: str, name: str, *, kind: str, dtype: torch.dtype | None, device: str | torch.device = "cpu"
+) -> tuple[Any, Any]:
+    """The processor and the model that a folder or a name on the hub holds, in eval mode.
 
     Args:
         auto_class: the transformers class that reads the model.
         name: the folder, or the name.
         kind: what is expected there, for the error's text.
         dtype: of the weights; None keeps the file's.
+        device: where the model goes.
 
     Raises:
         MissingExtraError: transformers is not installed.
-        CheckpointError: nothing that can be read is there, or weights are missing from it; names it and says why.
+        CheckpointError: nothing that can be read is there, weights are missing from it, or the device cannot hold
+            them; names it and says why.
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError.for_package("transformers", extra="hf")
@@ -42,13 +46,20 @@ def read_pretrained(auto_class: str, name: str, *, kind: str, dtype: torch.dtype
     # Files that are missing, cut off or of the wrong kind surface as any of the builtin errors, and as errors of
     # pickle, safetensors and the hub that share no base with them.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
-        raise CheckpointError(f"{name}: no {kind} can be read: {reason}") from error
+        raise CheckpointError(f"{name}: no {kind} can be read: {_reason(error)}") from error
     if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
         raise CheckpointError(
             f"{name}: no {kind} can be read: {len(missing)} weights are missing or of another size, e.g. {missing[0]}"
         )
-    return processor, model.eval()
+    try:
+        return processor, model.eval().to(device)
+    # Out of memory, no such device, a driver that fails: each has its own error, and some only RuntimeError.
+    except Exception as error:
+        raise CheckpointError(f"{name}: the {kind} cannot be moved to {device}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
 
 
 def weights_digest(model: torch.nn.Module) -> str:

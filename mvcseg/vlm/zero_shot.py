@@ -38,7 +38,8 @@ class ZeroShotScorer:
 
     Raises:
         MissingExtraError: transformers is not installed.
-        CheckpointError: nothing that can be read is there, or no such model; names it and says why.
+        CheckpointError: nothing that can be read is there, no such model, or one that the device cannot hold; names it
+            and says why.
         ConfigError: a template has not exactly one ``{}``, or the margin is outside ``[0, 1]``.
     """
 
@@ -58,11 +59,11 @@ class ZeroShotScorer:
             raise ConfigError(f"min_margin: expected a share from 0 to 1, got {min_margin}")
         self.name = str(folder).removeprefix("hf://")
         kind = "model that scores images against texts"
-        self._processor, model = read_pretrained("AutoModel", self.name, kind=kind, dtype=dtype)
+        self._processor, model = read_pretrained("AutoModel", self.name, kind=kind, dtype=dtype, device=device)
         if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
             raise CheckpointError(f"{self.name}: expected a {kind}, such as CLIP or SigLIP, got {type(model).__name__}")
         self._weights = weights_digest(model)
-        self._model: Any = model.to(device)
+        self._model: Any = model
         self._min_margin = min_margin
         self._device = torch.device(device)
         self._lock = threading.Lock()

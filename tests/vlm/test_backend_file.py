@@ -125,6 +125,23 @@ def test_model_that_cannot_be_opened_is_one_that_nobody_can_ask(
         backends["a"]([IMAGE], "Is it a river, lake?", choices=("river", "lake"))
 
 
+@pytest.mark.parametrize("error", [MemoryError("20 GiB"), ValueError("odd"), RuntimeError("driver")])
+def test_whatever_ends_the_opening_of_a_model_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mvcseg.vlm.backend_file.LocalVLM", fails)
+    backends = Backends((Backend("a", "local", str(tmp_path)),))
+    with pytest.raises(VLMUnavailableError, match=f"{type(error).__name__}: {error}"):
+        backends["a"]([IMAGE], "Is it a river, lake?", choices=("river", "lake"))
+
+
+def test_name_that_is_not_listed_is_no_model() -> None:
+    assert "b" not in Backends((Backend("a", "local", "nowhere"),))
+
+
 def test_example_is_read() -> None:
     backends = read_backends(Path(__file__).parents[2] / "examples/models.yaml")
     assert [backend.kind for backend in backends] == ["vlm", "vlm", "local", "zero_shot", "answers"]

@@ -95,6 +95,16 @@ def test_broken_folder_is_named(
     assert len(str(caught.value)) < 500
 
 
+def test_device_that_cannot_hold_the_model_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: torch.nn.Module, *arguments: object, **more: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    monkeypatch.setattr(torch.nn.Module, "to", fails)
+    message = f"{saved}: the model cannot be moved to cuda:7: OutOfMemoryError: tried to allocate 20 GiB"
+    with pytest.raises(CheckpointError, match=message):
+        read_pretrained("AutoModel", str(saved), kind="model", dtype=None, device="cuda:7")
+
+
 def test_code_that_comes_with_a_model_is_not_run(saved: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(saved, folder)
