@@ -49,6 +49,7 @@ class CachedVLM:
         self._folder = Path(folder)
         self.identity = known
         self.most_views: int | None = getattr(vlm, "most_views", None)
+        self.in_order = bool(getattr(vlm, "in_order", False))
         self.found = 0
         self._lock = threading.Lock()
         self._one_at_a_time: dict[Path, threading.Lock] = {}

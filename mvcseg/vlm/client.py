@@ -56,6 +56,7 @@ class ReplayVLM:
     Attributes:
         most_views: 1 where answers are used up in order: there is one for each thing asked about, whatever its
             views. Of a log, the most views that it holds of one thing. None where any number of views can be answered.
+        in_order: whether answers are used up in order, so that only one thing at a time may be asked about.
 
     Raises:
         DataError: the file is missing or no JSON.
@@ -81,8 +82,8 @@ class ReplayVLM:
         self._lock = threading.Lock()
         self._most_in_log = 0
         self._read(answers, origin)
-        is_in_order = bool(self._in_order) or self._for_anything is not None
-        self.most_views = 1 if is_in_order else self._most_in_log or None
+        self.in_order = bool(self._in_order) or self._for_anything is not None
+        self.most_views = 1 if self.in_order else self._most_in_log or None
 
     def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str] = ()) -> str:
         """The recorded answer; ``choices`` are ignored.
@@ -155,6 +156,11 @@ def most_views(vlm: VLM, views: int) -> int:
     """How many views of a thing to ask a model about: so many, or fewer where its ``most_views`` says so."""
     most: int | None = getattr(vlm, "most_views", None)
     return views if most is None else min(views, most)
+
+
+def most_at_once(vlm: VLM, concurrency: int) -> int:
+    """How many calls of a model may be under way at once: so many, or one where its ``in_order`` says so."""
+    return 1 if getattr(vlm, "in_order", False) else concurrency
 
 
 def images_digest(images: Sequence[Tensor]) -> str:

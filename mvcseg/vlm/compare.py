@@ -24,7 +24,7 @@ from mvcseg.vlm.agreement import Agreement, agreement_between
 from mvcseg.vlm.asking import Patience, ask
 from mvcseg.vlm.cache import CachedVLM
 from mvcseg.vlm.changes import Change
-from mvcseg.vlm.client import VLM, ReplayVLM, most_views
+from mvcseg.vlm.client import VLM, ReplayVLM, most_at_once, most_views
 from mvcseg.vlm.comparison import Compared, Comparison, Price
 from mvcseg.vlm.groups import Group, asked_by
 from mvcseg.vlm.prompt import REPORT_PROMPT
@@ -136,7 +136,8 @@ def compare_vlms(
     models = []
     for name in vlms:  # looked up one after the other, so that a mapping may open each when its turn comes
         metered = _Metered(vlms[name])
-        patience = Patience(concurrency=concurrency, is_recorded=isinstance(metered.vlm, ReplayVLM))
+        at_once = most_at_once(metered.vlm, concurrency)
+        patience = Patience(concurrency=at_once, is_recorded=isinstance(metered.vlm, ReplayVLM))
         done: dict[int, Change] = {}
         shown = most_views(metered.vlm, views)
         for position, change in ask(
@@ -146,7 +147,7 @@ def compare_vlms(
             class_names=class_names,
             until=patience,
             agreement=agreement,
-            concurrency=concurrency,
+            concurrency=at_once,
         ):
             done[position] = change
             if progress is not None:

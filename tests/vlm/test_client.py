@@ -8,6 +8,7 @@ import torch
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError, VLMAnswerError
 from mvcseg.vlm import PROMPTS, ReplayVLM, images_digest, most_views, question_text
+from mvcseg.vlm.client import most_at_once
 
 
 def image(value: int = 0) -> torch.Tensor:
@@ -72,6 +73,15 @@ def test_answers_for_one_question_a_thing_are_for_one_view_of_it() -> None:
     for answers in ({"a?": "one"}, in_order[:1], [{"question": "a?", "answer": "one", "image": "ab"}]):
         assert most_views(ReplayVLM(answers), 3) == 3
     assert most_views(lambda images, prompt, *, choices: "x", 5) == 5
+
+
+def test_answers_used_up_in_order_are_asked_for_one_at_a_time() -> None:
+    in_order = [{"question": "a?", "answer": "one"}, {"question": "a?", "answer": "two"}]
+    for answers in (["one"], {"a?": ["one", "two"]}, in_order):
+        assert most_at_once(ReplayVLM(answers), 8) == 1
+    for answers in ({"a?": "one"}, in_order[:1]):
+        assert most_at_once(ReplayVLM(answers), 8) == 8
+    assert most_at_once(lambda images, prompt, *, choices: "x", 8) == 8
 
 
 @pytest.mark.parametrize("recorded", list(PROMPTS))

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from compared_scene import GROUPS, NAMES, Told, compared, scene
+from torch import Tensor
 
 from mvcseg.errors import ConfigError, DataError, VLMUnavailableError
 from mvcseg.vlm import VLM, Price, ReplayVLM, Usage, compare_vlms, correct_labels, read_changes, write_changes
@@ -47,6 +50,24 @@ def test_consequences_are_those_of_a_correction() -> None:
         assert model.changes == correction.changes
         before, after = (int(((maps == truth) & is_known).sum()) for maps in (labels, correction.labels))
         assert model.mended_pixels - model.spoilt_pixels == after - before
+
+
+def test_answers_that_come_in_order_are_asked_for_one_at_a_time() -> None:
+    at_once: list[int] = []
+
+    class InOrder(Told):
+        in_order = True
+
+        def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+            at_once.append(1)
+            time.sleep(0.02)
+            answer = super().__call__(images, prompt, choices=choices)
+            at_once.pop()
+            assert not at_once
+            return answer
+
+    (model,) = compared({"a": InOrder("A river.", "The sea.")}, concurrency=2).models
+    assert [change.to_name for change in model.changes] == ["river", "sea"]
 
 
 def test_every_model_is_asked_the_same() -> None:
