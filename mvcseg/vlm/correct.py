@@ -20,10 +20,11 @@ from mvcseg.shapes import check_positive
 from mvcseg.vlm.areas import areas, frame_of
 from mvcseg.vlm.asking import Patience, ask, skipped
 from mvcseg.vlm.changes import Change, Status
-from mvcseg.vlm.client import VLM, ReplayVLM, most_views
+from mvcseg.vlm.client import VLM, ReplayVLM, most_at_once, most_views
 from mvcseg.vlm.groups import Group, asked_by
 from mvcseg.vlm.prompt import REPORT_PROMPT
 from mvcseg.vlm.questions import Question, plan_questions, view_image
+from mvcseg.vlm.tubes import rank
 from mvcseg.vlm.views import View
 
 
@@ -78,7 +79,8 @@ def correct_labels(
         video: uint8 ``(T, 3, H, W)``, a tensor or lazily read.
         labels: integer ``(T, H, W)``, likewise; left as it is.
         vlm: who is asked, such as `OpenAIVLM`, `LocalVLM`, `ZeroShotScorer` or `ReplayVLM`. One that has an attribute
-            ``most_views`` is asked about no more views of a tube than that.
+            ``most_views`` is asked about no more views of a tube than that, and one whose ``in_order`` is true about
+            one tube at a time.
         groups: which classes look alike, such as `VSPW_GROUPS`.
         class_names: name of every class, by id.
         flow: how areas are followed from frame to frame; None compares them in place.
@@ -92,7 +94,8 @@ def correct_labels(
             ``"frame"``, the whole frame untouched, as the report did.
         prompt: the question, with ``{stuff}`` and ``{classes}``. The default is the report's, word for word; for an
             outline or a mark `PROMPTS` has one that says which thing is meant.
-        max_questions: most calls of the model; the largest tubes are asked about.
+        max_questions: most calls of the model; the largest tubes whose views all fit are asked about, as
+            `plan_questions` says.
         concurrency: how many tubes are asked about at once. The result does not depend on it.
         progress: called with how many tubes are done, and of how many.
 
@@ -100,7 +103,7 @@ def correct_labels(
         The labels and one record a tube.
 
     Raises:
-        ConfigError: an argument is outside its range, or a group does not fit ``class_names``.
+        ConfigError: an argument is outside its range, or a group does not fit ``class_names`` or the labels' dtype.
         DTypeError: frames are not uint8, or labels no integers.
         ShapeError: video and labels differ in length or size.
 
@@ -137,7 +140,8 @@ def correct_labels(
         return view_image(video, labels, question.tube, frame, classes=classes, view=view)
 
     done: dict[int, Change] = {}
-    patience = Patience(concurrency=concurrency, is_recorded=isinstance(vlm, ReplayVLM))
+    at_once = most_at_once(vlm, concurrency)
+    patience = Patience(concurrency=at_once, is_recorded=isinstance(vlm, ReplayVLM))
     for position, change in ask(
         plan.questions,
         image_of,
@@ -145,14 +149,16 @@ def correct_labels(
         class_names=class_names,
         until=patience,
         agreement=agreement,
-        concurrency=concurrency,
+        concurrency=at_once,
     ):
         done[position] = change
         if progress is not None:
             progress(len(done), len(plan.questions))
     results = [(question, done[position]) for position, question in enumerate(plan.questions)]
     reason = f"not asked: max_questions is {max_questions}"
-    changes = [*(change for _, change in results), *(skipped(q, class_names, reason=reason) for q in plan.skipped)]
+    by_tube = [(question.tube, change) for question, change in results]
+    by_tube += [(question.tube, skipped(question, class_names, reason=reason)) for question in plan.skipped]
+    changes = [change for _, change in sorted(by_tube, key=lambda pair: rank(pair[0]))]
     corrected = _painted(labels, results, classes=classes)
     return Correction(labels=corrected, changes=tuple(changes), unavailable=patience.unavailable)
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from mvcseg.errors import ConfigError
+from mvcseg.segmenter import IGNORE_INDEX
 from mvcseg.vlm.prompt import spoken
 
 
@@ -88,6 +91,29 @@ VSPW_GROUPS = (
     Group("light", (58, 59)),
 )
 """Likely confusions among VSPW's 124 classes (ids from 0). Grass is in two groups: the first asks about it."""
+
+
+def check_ids_fit(groups: Sequence[Group], *, dtype: torch.dtype) -> None:
+    """Require class ids that labels can hold, and that do not stand for pixels without a class.
+
+    Raises:
+        ConfigError: an id is `IGNORE_INDEX` or beyond what labels of ``dtype`` hold.
+
+    Example:
+        >>> check_ids_fit([Group("water", (1, 200))], dtype=torch.int8)
+        Traceback (most recent call last):
+        ...
+        mvcseg.errors.ConfigError: class_ids of group 'water': labels of torch.int8 hold at most 127, got 200
+    """
+    most = torch.iinfo(dtype).max
+    for group in groups:
+        for index in group.class_ids:
+            if index == IGNORE_INDEX:
+                raise ConfigError(f"class_ids of group {group.noun!r}: {index} stands for pixels without a class")
+            if index > most:
+                raise ConfigError(
+                    f"class_ids of group {group.noun!r}: labels of {dtype} hold at most {most}, got {index}"
+                )
 
 
 def asked_by(groups: Sequence[Group]) -> dict[int, int]:

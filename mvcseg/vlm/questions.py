@@ -14,7 +14,7 @@ from mvcseg.flow import FarnebackFlow, FlowEstimator
 from mvcseg.segmenter import Video, check_label_video, check_video
 from mvcseg.shapes import check_positive, check_shapes
 from mvcseg.vlm.areas import areas, frame_of, mask_of
-from mvcseg.vlm.groups import Group, asked_by
+from mvcseg.vlm.groups import Group, asked_by, check_ids_fit
 from mvcseg.vlm.prompt import REPORT_PROMPT, question_text
 from mvcseg.vlm.tokens import ANSWER_TOKENS, estimate_tokens
 from mvcseg.vlm.tubes import Tube, find_tubes
@@ -48,7 +48,7 @@ class Plan:
         questions: one a tube, the largest tube first.
         too_small: tubes left out as smaller than ``min_area``.
         too_large: tubes left out as larger than ``max_area``.
-        skipped: questions that ``max_questions`` leaves no call for; their ``frames`` are empty.
+        skipped: questions whose views do not all fit into what ``max_questions`` leaves; their ``frames`` are empty.
         prompt_tokens: an estimate (`estimate_tokens`) for all views; a tube whose first view confirms its class, or
             whose views can no longer agree, takes fewer calls.
     """
@@ -91,8 +91,12 @@ def plan_questions(
 ) -> Plan:
     """The questions `correct_labels` would ask with the same arguments; nothing is sent.
 
+    Within ``max_questions`` a tube is asked about where all of its views fit into the calls left, so a smaller tube of
+    fewer views may come after a larger one is skipped. Only of the very first tube may there be fewer views.
+
     Raises:
-        ConfigError: a group does not fit ``class_names``, ``prompt`` lacks its fields, or a number is out of range.
+        ConfigError: a group does not fit ``class_names`` or the labels' dtype, ``prompt`` lacks its fields, or a number
+            is out of range.
         DTypeError: labels are no integers, or frames are not uint8.
         ShapeError: labels are not ``(T, H, W)``, or video and labels differ in length or size.
 
@@ -115,6 +119,7 @@ def plan_questions(
         raise ConfigError(f"max_questions: expected at least 0 or None, got {max_questions}")
     check_positive(views=views)
     check_label_video(labels, length=check_video(video))
+    check_ids_fit(groups, dtype=labels[0:1].dtype)
     offered = [group.answers(class_names) for group in groups]
     texts = [question_text(g.noun, list(o.values()), prompt=prompt) for g, o in zip(groups, offered, strict=True)]
     size = frame_of(labels, 0).shape
@@ -202,13 +207,18 @@ def _view_size(tube: Tube, frame: int, *, size: tuple[int, int], view: View) -> 
 def _within(
     questions: tuple[Question, ...], max_questions: int | None
 ) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-    """The questions that fit into so many calls, the last one with fewer views, and those left over."""
+    """The questions that fit into so many calls with all of their views, and those left over.
+
+    One view too few might decide what the others would not, so only the very first question is cut, lest none is left.
+    """
     if max_questions is None:
         return questions, ()
-    left, asked = max_questions, []
-    for question in questions:
-        if not left:
-            break
-        asked.append(replace(question, frames=question.frames[:left]))
-        left -= len(asked[-1].frames)
-    return tuple(asked), tuple(replace(question, frames=()) for question in questions[len(asked) :])
+    left, asked, skipped = max_questions, list[Question](), list[Question]()
+    for number, question in enumerate(questions):
+        frames = question.frames if number else question.frames[:left]
+        if 0 < len(frames) <= left:
+            asked.append(replace(question, frames=frames))
+            left -= len(frames)
+        else:
+            skipped.append(replace(question, frames=()))
+    return tuple(asked), tuple(skipped)

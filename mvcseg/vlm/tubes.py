@@ -145,8 +145,13 @@ def find_tubes(
     rows = rows[np.argsort(tube_of[rows], kind="stable")]
     members = np.split(rows, np.flatnonzero(np.diff(tube_of[rows])) + 1) if len(rows) else []
     large = [_tube(links.areas[part], group_of=group_of) for part in members]
-    large.sort(key=lambda tube: (-tube.pixels, tube.frames, tube.box, tube.shares))
+    large.sort(key=rank)
     return Tubes(large=tuple(large), too_small=len(is_large) - len(large))
+
+
+def rank(tube: Tube) -> tuple[object, ...]:
+    """What tubes are sorted by: the largest first, of equals the earliest."""
+    return -tube.pixels, tube.frames, tube.box, tube.shares
 
 
 def _peaks(table: Integers, tube_of: Integers) -> Integers:

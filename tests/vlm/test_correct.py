@@ -344,6 +344,30 @@ def test_result_does_not_depend_on_concurrency_and_keeps_to_it() -> None:
     assert 1 < four.most_at_once <= 4
 
 
+class InOrder:
+    """Recorded answers that take their time, the earlier the more."""
+
+    identity = "in order"
+    in_order = True
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        self.count += 1
+        number = self.count
+        time.sleep(0.002 * (4 - number % 4))
+        return choices[number % len(choices)]
+
+
+def test_answers_that_come_in_order_are_given_to_the_same_tubes_at_any_concurrency(tmp_path: Path) -> None:
+    alone = correct(*many(), InOrder())
+    for vlm in (InOrder(), CachedVLM(InOrder(), tmp_path)):
+        together = correct(*many(), vlm, concurrency=4)
+        assert together.changes == alone.changes
+        assert torch.equal(together.labels, alone.labels)
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_images_are_in_memory_than_calls_under_way(concurrency: int, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = [0]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from mvcseg.data.vspw_classes import VSPW_CLASSES
 from mvcseg.errors import ConfigError
 from mvcseg.vlm import VSPW_GROUPS, Group
-from mvcseg.vlm.groups import asked_by
+from mvcseg.vlm.groups import asked_by, check_ids_fit
 
 NAMES = ["sky", "river", "lake", "water", "River"]
 
@@ -54,6 +55,20 @@ def test_ids_that_are_no_choice_are_refused(ids: tuple[int, ...], message: str) 
 def test_group_that_does_not_fit_the_names_is_refused(ids: tuple[int, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Group("water", ids).answers(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "index", "message"),
+    [
+        (torch.uint8, 260, "group 'water': labels of torch.uint8 hold at most 255, got 260"),
+        (torch.int8, 200, "group 'water': labels of torch.int8 hold at most 127, got 200"),
+        (torch.int64, 255, "group 'water': 255 stands for pixels without a class"),
+    ],
+)
+def test_ids_that_labels_cannot_hold_are_refused(dtype: torch.dtype, index: int, message: str) -> None:
+    check_ids_fit([Group("ground", (1, 127))], dtype=dtype)
+    with pytest.raises(ConfigError, match=message):
+        check_ids_fit([Group("ground", (1, 2)), Group("water", (1, index))], dtype=dtype)
 
 
 def test_vspw_groups_offer_real_classes_and_not_their_noun() -> None:

@@ -76,7 +76,7 @@ def test_tokens_are_those_of_the_pictures_that_would_be_sent(view: Any) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "views", "skipped"),
-    [(None, [3, 3], 0), (6, [3, 3], 0), (5, [3, 2], 0), (3, [3], 1), (2, [2], 1), (1, [1], 1), (0, [], 2)],
+    [(None, [3, 3], 0), (6, [3, 3], 0), (5, [3], 1), (4, [3], 1), (3, [3], 1), (2, [2], 1), (1, [1], 1), (0, [], 2)],
 )
 def test_limit_is_on_calls_and_the_largest_tubes_are_asked_about(
     limit: int | None, views: list[int], skipped: int
@@ -87,6 +87,35 @@ def test_limit_is_on_calls_and_the_largest_tubes_are_asked_about(
     whole = plan().questions
     assert [question.tube for question in (*found.questions, *found.skipped)] == [question.tube for question in whole]
     assert all(cut.frames == full.frames[: len(cut.frames)] for cut, full in zip(found.questions, whole, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("limit", "views"),
+    [
+        (6, {"river": 3, "sand": 2, "grass": 1}),
+        (5, {"river": 3, "sand": 2, "grass": 0}),
+        (4, {"river": 3, "sand": 0, "grass": 1}),  # sand has two views, grass one
+        (3, {"river": 3, "sand": 0, "grass": 0}),
+        (2, {"river": 2, "sand": 0, "grass": 0}),
+        (0, {"river": 0, "sand": 0, "grass": 0}),
+    ],
+)
+def test_no_tube_but_the_first_is_asked_about_in_fewer_views(limit: int, views: dict[str, int]) -> None:
+    video, labels = scene()
+    labels[2:, 12:, 24:] = 0
+    labels[4, 4:14, 30:] = 4
+    options: dict[str, Any] = {"groups": GROUPS, "class_names": NAMES, "min_area": 0.01, "max_questions": limit}
+    found = plan_questions(video, labels, flow=None, **options)
+    planned = {
+        NAMES[question.tube.shares[0][0]]: len(question.frames) for question in (*found.questions, *found.skipped)
+    }
+    assert planned == views
+    assert found.count == sum(views.values())
+    result = correct_labels(video, labels, vlm=lambda images, prompt, *, choices: choices[0], flow=None, **options)
+    assert [change.from_name for change in result.changes] == ["river", "sand", "grass"]  # largest first, asked or not
+    assert {change.from_name: change.status != "skipped" for change in result.changes} == {
+        name: count > 0 for name, count in views.items()
+    }
 
 
 def test_correction_asks_what_was_planned() -> None:
@@ -180,6 +209,23 @@ def test_nothing_is_read_of_frames_without_such_classes() -> None:
 def test_option_outside_its_range_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan(**options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "index"), [(torch.uint8, 260), (torch.int8, 200), (torch.uint8, 255), (torch.int16, 255)]
+)
+def test_classes_that_labels_cannot_hold_are_refused_before_anything_is_asked(dtype: torch.dtype, index: int) -> None:
+    video, labels = scene()
+    names = [f"class {number}" for number in range(300)]
+    options: dict[str, Any] = {"groups": [*GROUPS, Group("stone", (6, index))], "class_names": names}
+    with pytest.raises(ConfigError, match=rf"group 'stone': .*{index}"):
+        plan_questions(video, labels.to(dtype), **options)
+    calls: list[str] = []
+    with pytest.raises(ConfigError, match=rf"group 'stone': .*{index}"):
+        correct_labels(video, labels.to(dtype), vlm=lambda *asked, choices: calls.append(choices[0]), **options)
+    assert calls == []
+    options["groups"] = [Group("stone", (6, 260))]
+    assert plan_questions(video, labels.to(torch.int16), **options).questions == ()
 
 
 def test_video_and_labels_that_do_not_fit_are_refused() -> None:
