@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from mvcseg.data.files import write_text
 from mvcseg.data.io import open_video
 from mvcseg.data.label_maps import LabelFolder
 from mvcseg.data.palette import class_colours
+from mvcseg.data.vspw import class_ids
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.report.arrays import has_channels_last, to_channels, to_tensor
+from mvcseg.report.folders import MappedLabels, folder_of, listed_classes, to_class_ids
 from mvcseg.report.media import check_limits, sample_positions
 from mvcseg.report.page import PageVideo, write_page
 from mvcseg.report.text import counted, printable
@@ -88,15 +91,19 @@ def show(
         video: uint8 RGB ``(T, 3, H, W)`` or ``(T, H, W, 3)``, a tensor, an array or anything with ``len`` and slices
             that give such; one frame without T; or the path of a video file or of a folder of frames.
         labels: class ids 0..K-1 or 255 of any integer dtype, ``(T, H, W)``, likewise in memory or lazily read; one map
-            ``(H, W)`` for one frame; the path of a folder of label maps; or several of these by name.
-        truth: ground truth in class ids, 255 where there is none, in any form of ``labels``; shows errors too.
-        class_names: names of the K classes; None numbers them up to the highest that is shown.
+            ``(H, W)`` for one frame; the path of a folder of label maps, or of one that holds such a folder of the
+            video's name; or several of these by name.
+        truth: ground truth; shows errors too. In class ids, 255 where there is none, as ``labels``, but a *path* is a
+            folder of raw ids (0 void, 1 to K, 255), as VSPW stores them and ``mvcseg report --labels`` reads them; a
+            folder of class ids is given as ``LabelFolder(path)``.
+        class_names: names of the K classes; None takes those of the ``classes.json`` beside label maps given as a path,
+            else numbers them up to the highest that is shown.
         colours: RGB of each class, uint8 ``(K, 3)``; None gives every class one of its own.
         flow: says where pixels went between two frames (`mvcseg.flow.FarnebackFlow()`), to show what flickers.
         fps: frames per second of playback; None takes the video's own, else 15.
         max_frames: most frames shown.
         max_side: longer side in pixels that frames are scaled down to.
-        max_bytes: bound on the frames and label maps inside the page.
+        max_bytes: bound on the page.
         height: of the frame in the notebook, in CSS pixels.
 
     Returns:
@@ -105,9 +112,9 @@ def show(
     Raises:
         ShapeError: frames and label maps do not fit each other.
         DTypeError: frames are not uint8, label maps no integers, or an argument is none of the above.
-        ConfigError: no frame or no label map, a label that is no class, names and colours that differ in number, a
-            limit below 1, ``max_side`` above 16383, or ``fps`` not above 0.
-        DataError: a file is missing or broken; names it.
+        ConfigError: no frame or no label map, a label that is no class, names and colours that differ in number, two
+            folders with other classes, a limit below 1, ``max_side`` above 16383, or ``fps`` not above 0.
+        DataError: a file is missing or broken, or a raw id is above K; names it.
 
     Example:
         >>> frames = torch.zeros(2, 3, 32, 48, dtype=torch.uint8)
@@ -122,13 +129,21 @@ def show(
     given = labels if isinstance(labels, Mapping) else {"prediction": labels}
     if not given:
         raise ConfigError("labels: expected at least one label map, got an empty mapping")
-    maps = {name: _Labels(each, name=f"labels[{name!r}]", stems=stems) for name, each in given.items()}
-    true = None if truth is None else _Labels(truth, name="truth", stems=stems)
+    folders = {key: (Path(each), folder_of(each, video=name)) for key, each in given.items() if _is_path(each)}
+    opened_maps = {key: LabelFolder(folder, frame_names=stems) for key, (_, folder) in folders.items()}
+    maps = {key: _Labels(opened_maps.get(key, each), name=f"labels[{key!r}]") for key, each in given.items()}
+    raw = LabelFolder(folder_of(truth, video=name), frame_names=stems) if _is_path(truth) else None
+    true = None if truth is None else _Labels(truth if raw is None else MappedLabels(raw, class_ids), name="truth")
     frames = _Frames(opened, labels=next(iter(maps.values())))
-    everything = [*maps.values(), *([] if true is None else [true])]
     if class_names is None:
+        class_names = listed_classes(folders.values())
+    if class_names is None:
+        everything = [*maps.values(), *([] if true is None else [true])]
         count = _highest(everything, max_frames) + 1 if colours is None else len(colours)
         class_names = [f"class {index}" for index in range(count)]
+    if raw is not None:  # now that K is known, what is above it is named as the file has it
+        change = partial(to_class_ids, num_classes=len(class_names), folder=raw.folder)
+        true = _Labels(MappedLabels(raw, change), name="truth")
     page = PageVideo(
         name=name,
         frames=frames,
@@ -176,9 +191,7 @@ class _Read:
 
 
 class _Labels(_Read):
-    def __init__(self, values: Any, *, name: str, stems: list[str] | None) -> None:
-        if isinstance(values, (str, os.PathLike)):
-            values = LabelFolder(values, frame_names=stems)
+    def __init__(self, values: Any, *, name: str) -> None:
         super().__init__(values, name=name, axes=3)
         if len(self.shape) != 3:
             hint = "; logits become labels by argmax over their classes" if len(self.shape) == 4 else ""
@@ -195,6 +208,10 @@ class _Frames(_Read):
             raise DTypeError(f"video: expected uint8 in 0..255, got {dtype}{hint}")
         are_last = has_channels_last(self.shape, labels.shape, argument="video")
         self._change = lambda clip: to_channels(clip, are_last=are_last)
+
+
+def _is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(value, (str, os.PathLike))
 
 
 def _highest(maps: list[_Labels], max_frames: int) -> int:

@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from mvcseg.data.files import shown
-from mvcseg.data.label_maps import CLASSES_FILE, LabelFolder, read_classes
-from mvcseg.data.vspw import check_raw_values, class_ids
-from mvcseg.errors import ConfigError, DataError, ShapeError
+from mvcseg.data.label_maps import LabelFolder
+from mvcseg.errors import ShapeError
+from mvcseg.report.folders import MappedLabels as MappedLabels
+from mvcseg.report.folders import folder_of as folder_of
+from mvcseg.report.folders import listed_classes
+from mvcseg.report.folders import to_class_ids as to_class_ids
 from mvcseg.segmenter import IGNORE_INDEX, Video
 from mvcseg.shapes import MAX_CLASSES
 
 READ_AT_ONCE = 16
 """Label maps held in memory of a video that is read from end to end."""
-
-
-class MappedLabels:
-    """Label maps changed as they are read."""
-
-    def __init__(self, labels: Video, change: Callable[[Tensor], Tensor]) -> None:
-        self.labels, self.change = labels, change
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: slice, /) -> Tensor:
-        return self.change(self.labels[index])
-
-
-def to_class_ids(raw: Tensor, *, num_classes: int, folder: Path) -> Tensor:
-    """Raw mask values as class ids; a value outside the convention is an error that names the folder."""
-    check_raw_values(raw, num_classes=num_classes, path=folder)
-    return class_ids(raw)
 
 
 def to_known(labels: Tensor, *, num_classes: int) -> Tensor:
@@ -56,14 +40,6 @@ def named_folders(predictions: Sequence[str | os.PathLike[str]], *, video: str) 
     return named
 
 
-def folder_of(path: str | os.PathLike[str], *, video: str) -> Path:
-    """Where the label maps of a video are: in a folder of its name, else right here."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise DataError(f"{shown(folder)}: expected a folder of label maps, got no folder")
-    return folder / video if (folder / video).is_dir() else folder
-
-
 def check_size(labels: LabelFolder, size: tuple[int, int]) -> None:
     """Label maps must be of the frames' size."""
     if labels.size != size:
@@ -80,25 +56,18 @@ def agreed_classes(
     raw: LabelFolder | None,
 ) -> list[str]:
     """The one list of classes that the predictions agree on; numbers where none has a list."""
-    lists = {}
-    for path, folder in zip(predictions, folders.values(), strict=True):
-        for place in (folder, Path(path), folder.parent):
-            if (place / CLASSES_FILE).is_file():
-                lists[place] = read_classes(place)
-                break
-    if lists:
-        (first, names), *others = lists.items()
-        for place, other in others:
-            if other != names:
-                raise ConfigError(
-                    f"predictions: expected one list of classes, got {len(names)} in {shown(first / CLASSES_FILE)} and "
-                    f"{len(other)} others in {shown(place / CLASSES_FILE)}"
-                )
+    names = listed_classes([(Path(path), folder) for path, folder in zip(predictions, folders.values(), strict=True)])
+    if names is not None:
         return names
     highest = max(_highest(each) for each in maps.values())
     if raw is not None:
         highest = max(highest, _highest(raw) - 1)
-    return [f"class {index}" for index in range(min(highest, MAX_CLASSES - 1) + 1)]
+    return numbered(min(highest, MAX_CLASSES - 1) + 1)
+
+
+def numbered(num_classes: int) -> list[str]:
+    """Names of classes that nobody named."""
+    return [f"class {index}" for index in range(num_classes)]
 
 
 def _highest(labels: Video) -> int:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mvcseg.data import LabelFolder, class_colours, open_video, write_label_map, write_video
+from mvcseg.data import LabelFolder, class_colours, open_video, write_classes, write_label_map, write_video
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.report import Look, show
 
@@ -112,7 +112,7 @@ def test_paths_of_a_video_and_of_label_maps(tmp_path: Path) -> None:
     write_video(tmp_path / "pan.mp4", [frames_of()], fps=10)
     for index, label in enumerate(labels_of()):
         write_label_map(tmp_path / "masks" / f"{index:08d}.png", label, colours=class_colours(3))
-    look = show(str(tmp_path / "pan.mp4"), {"mine": tmp_path / "masks"}, truth=tmp_path / "masks")
+    look = show(str(tmp_path / "pan.mp4"), {"mine": tmp_path / "masks"}, truth=LabelFolder(tmp_path / "masks"))
     assert (
         look.html
         == show(
@@ -125,6 +125,47 @@ def test_paths_of_a_video_and_of_label_maps(tmp_path: Path) -> None:
     assert (video["name"], video["fps"], video["frameNames"][1]) == ("pan", 10, "00000001")
     assert [each["name"] for each in video["maps"]] == ["ground truth", "mine"]
     assert repr(look).startswith("<Look: 5 frames of pan, 1 prediction;")
+
+
+def write_maps(folder: Path, labels: torch.Tensor) -> Path:
+    for index, label in enumerate(labels):
+        write_label_map(folder / f"{index:08d}.png", label, colours=class_colours(4))
+    return folder
+
+
+def test_ground_truth_given_as_a_path_holds_raw_ids(tmp_path: Path) -> None:
+    write_video(tmp_path / "pan.mp4", [frames_of()], fps=10)
+    video = open_video(tmp_path / "pan.mp4")
+    raw = labels_of() + 1
+    raw[0, 0, :3] = torch.tensor([0, 255, 1])  # void, void, class 0
+    true = labels_of()
+    true[0, 0, :3] = torch.tensor([255, 255, 0])
+    folder = write_maps(tmp_path / "pan" / "mask", raw)
+    for names in (["sky", "sea", "lake"], None):
+        expected = show(video, labels_of(), truth=true, class_names=names).html
+        for path in (folder, str(folder.parent), tmp_path):  # itself, a video of VSPW, one of several videos
+            assert show(video, labels_of(), truth=path, class_names=names).html == expected
+    with pytest.raises(DataError, match=r"pan/mask: expected raw mask values 0 .void., 1\.\.2 or 255, got 3"):
+        show(video, labels_of() % 2, truth=folder, class_names=["sky", "sea"])
+    with pytest.raises(DataError, match="nowhere: expected a folder of label maps"):
+        show(video, labels_of(), truth=tmp_path / "nowhere")
+
+
+def test_label_maps_are_found_by_the_name_of_the_video_and_bring_their_class_names(tmp_path: Path) -> None:
+    write_video(tmp_path / "pan.mp4", [frames_of()], fps=10)
+    video, names = open_video(tmp_path / "pan.mp4"), ["sky", "sea", "lake"]
+    write_maps(tmp_path / "masks" / "pan", labels_of())
+    write_classes(tmp_path / "masks", names, class_colours(names))
+    expected = show(video, {"mine": labels_of()}, class_names=names).html
+    for path in (tmp_path / "masks", tmp_path / "masks" / "pan"):
+        assert show(video, {"mine": path}).html == expected
+    both: dict[str, Any] = {"mine": path, "other": labels_of()}
+    mixed = show(video, both, class_names=["a", "b", "c"])
+    assert [each["name"] for each in data_of(mixed)["classes"]] == ["a", "b", "c"]
+    write_maps(tmp_path / "else" / "pan", labels_of())
+    write_classes(tmp_path / "else", ["sky", "lake", "sea"], class_colours(names))
+    with pytest.raises(ConfigError, match="expected one list of classes"):
+        show(video, {"mine": tmp_path / "masks", "other": tmp_path / "else"})
 
 
 def test_classes_without_names_are_numbered_up_to_the_highest_shown() -> None:
