@@ -123,7 +123,8 @@ def _run(commands: Commands) -> None:
         "run",
         "run",
         "take one video through the whole method: label maps, overlay video, page",
-        "With two checkpoints, the one whose labels follow the motion better is chosen.\n\n"
+        "With two checkpoints, the one whose labels follow the motion better is chosen.\n"
+        "Label maps are written before a vision-language model is asked anything.\n\n"
         "  mvcseg run clip.mp4 --checkpoint mvc.safetensors --tta --out result",
     )
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")
@@ -133,6 +134,7 @@ def _run(commands: Commands) -> None:
     _preset(parser)
     _prediction(parser)
     _vlm(parser, folders=False)
+    correct_options.add_limits(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
 
 
@@ -160,7 +162,8 @@ def _correct(commands: Commands) -> None:
         "ask a vision-language model which of several look-alike classes a region is",
         "Sends pictures of the video to the server you name, and nowhere else. The key\n"
         "is read from OPENAI_API_KEY only. --dry-run tells the bill first. Answers are\n"
-        "kept in OUT/.answers: the same command again asks nothing twice.\n\n"
+        "kept in OUT/.answers: the same command again asks none of the answered\n"
+        "questions; questions that got no answer are asked again.\n\n"
         "  mvcseg correct clip.mp4 masks --dry-run --out corrected\n"
         "  mvcseg correct clip.mp4 masks --vlm http://localhost:8000/v1 --model llava \\\n"
         "      --out corrected",
@@ -180,8 +183,9 @@ def _vlm_compare(commands: Commands) -> None:
         "vlm_compare",
         "ask several vision-language models the same questions and tabulate the answers",
         "Labels are not changed. F lists the models; docs/vlm.md tells its form. With\n"
-        "--out, answers are kept: a stopped comparison asks nothing twice, and `mvcseg\n"
-        "correct` with --answers DIR/<name>/changes.json follows one of the models.\n\n"
+        "--out, answers are kept: the same command again asks no answered question, but\n"
+        "those that got no answer. `mvcseg correct --answers DIR/<name>/changes.json`\n"
+        "follows one of the models.\n\n"
         "  mvcseg vlm-compare clip.mp4 masks --models models.yaml --labels truth",
     )
     parser.add_argument("video", metavar="VIDEO", help="video file or folder of frames")

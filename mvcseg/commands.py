@@ -6,11 +6,10 @@ import argparse
 import json
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +17,11 @@ from torch import Tensor
 
 from mvcseg import data, loading, vlm
 from mvcseg.compare_command import vlm_compare as vlm_compare
-from mvcseg.correct_command import CHANGES_FILE
+from mvcseg.correct_command import CHANGES_FILE, ask_and_log, print_result
 from mvcseg.correct_command import correct as correct
 from mvcseg.data.class_list import class_names_of, read_class_list
 from mvcseg.data.files import shown, write_aside, write_json
-from mvcseg.errors import ConfigError, UsageError
+from mvcseg.errors import ConfigError, UsageError, VLMUnavailableError
 from mvcseg.eval_command import evaluate as evaluate
 from mvcseg.label_folders import (
     check_apart,
@@ -36,7 +35,7 @@ from mvcseg.option_checks import check_predict, views_of
 from mvcseg.progress import frame_progress, progress_bar, watched_frames
 from mvcseg.segmenter import Video
 from mvcseg.train_command import train as train
-from mvcseg.vlm.changes import Status
+from mvcseg.vlm.changes import add_changes, changes_of_others
 from mvcseg.vlm_options import (
     ANSWERS_FOLDER,
     backend_of,
@@ -104,7 +103,6 @@ def run(options: argparse.Namespace) -> None:
     """``mvcseg run``."""
     from mvcseg.flow import FarnebackFlow
     from mvcseg.pipeline import run_video
-    from mvcseg.report import PageVideo, write_page
     from mvcseg.tta import scaled_views
 
     check_backend(options)
@@ -115,18 +113,15 @@ def run(options: argparse.Namespace) -> None:
     check_apart(options.out, video, read=[])
     device = loading.choose_device(options.device)
     loaded = {name: _load(name, options, device=device) for name in options.checkpoint}
-    class_names = next(iter(loaded.values())).class_names
-    for name, model in loaded.items():
-        if model.class_names != class_names:
-            raise ConfigError(f"checkpoint: {shown(name)} has other classes than {shown(options.checkpoint[0])}")
-    test_sizes = {_test_size(model, options) for model in loaded.values()}
-    if len(test_sizes) > 1:
-        raise ConfigError(
-            "checkpoint: the models are tested at different sizes; --short-side N|native sets one for all"
-        )
-    short_side, long_side = test_sizes.pop()
+    class_names, (short_side, long_side) = _agreed(loaded, options)
     out = made_folder(options.out)
-    is_asked = has_backend(options)
+    # what cannot be written or asked is refused before anything is predicted
+    folder_for_labels(out, video)
+    changes_of_others(out / CHANGES_FILE, video=video.name)
+    groups = groups_of(options, class_names) if has_backend(options) else ()
+    answering = None
+    if has_backend(options):
+        answering = kept_answers(backend_of(options, device=device, video=video.name), out / ANSWERS_FOLDER)
     with watched_frames(video) as watched:
         result = run_video(
             watched,
@@ -135,37 +130,75 @@ def run(options: argparse.Namespace) -> None:
             clip_length=options.clip_length,
             views=scaled_views(video.size, views, short_side=short_side, long_side=long_side),
             flow=FarnebackFlow() if len(loaded) > 1 else None,
-            vlm=kept_answers(backend_of(options, device=device), out / ANSWERS_FOLDER) if is_asked else None,
-            groups=groups_of(options, class_names) if is_asked else (),
+        )
+    labels, correction = result.labels.to(torch.uint8), None
+    write_labels(out, video, labels, class_names=class_names)  # kept, whatever becomes of the questions
+    write_json(out / "choice.json", {"name": result.choice.name, "scores": result.choice.scores})
+    for name, score in result.choice.scores.items():
+        print(f"{score:.6f}  {shown(name)}{'  <- chosen' if name == result.choice.name else ''}")
+    log = out / CHANGES_FILE
+    if answering is None:
+        add_changes(log, (), video=video.name)
+    else:
+        correction, log = ask_and_log(
+            video,
+            labels,
+            out=out,
+            vlm=answering,
+            groups=groups,
             class_names=class_names,
             prompt=prompt_of(None, view="outline"),
+            min_area=options.min_area,
+            max_area=options.max_area,
+            max_questions=options.max_questions,
         )
+        labels = correction.labels
+        print_result(correction, answering, options)
+    page = _write_looks(out, video, labels, correction, class_names=class_names)
+    print(f"{_counted(len(video), 'label map')}, {shown(out / 'overlay.mp4')}, {shown(page)}")
+    if correction is not None and correction.unavailable:
+        raise VLMUnavailableError(
+            f"no question got an answer, the label maps are as predicted: {correction.unavailable}; {shown(log)} holds "
+            "the log"
+        )
+
+
+def _agreed(
+    loaded: Mapping[str, loading.Loaded], options: argparse.Namespace
+) -> tuple[Sequence[str], tuple[int | None, int | None]]:
+    """Class names and test size, which the models of a run have in common."""
+    first, *others = loaded
+    for name in others:
+        if loaded[name].class_names != loaded[first].class_names:
+            raise ConfigError(f"checkpoint: {shown(name)} has other classes than {shown(first)}")
+    sizes = {_test_size(model, options) for model in loaded.values()}
+    if len(sizes) > 1:
+        raise ConfigError(
+            "checkpoint: the models are tested at different sizes; --short-side N|native sets one for all"
+        )
+    return loaded[first].class_names, sizes.pop()
+
+
+def _write_looks(
+    out: Path, video: Any, labels: Tensor, correction: vlm.Correction | None, *, class_names: Sequence[str]
+) -> Path:
+    """Write the overlay video and the page; returns the page."""
+    from mvcseg.report import PageVideo, write_page
+
     colours = data.class_colours(class_names)
-    write_labels(out, video, result.labels, class_names=class_names)
-    write_json(out / "choice.json", {"name": result.choice.name, "scores": result.choice.scores})
-    vlm.write_changes(out / CHANGES_FILE, result.changes)
     fps = video.fps or 15.0
-    data.write_video(out / "overlay.mp4", _overlays(video, result.labels, colours), fps=fps)
+    data.write_video(out / "overlay.mp4", _overlays(video, labels, colours), fps=fps)
     shown_video = PageVideo(
         name=video.name,
         frames=video,
-        predictions={"mvcseg run": result.labels},
+        predictions={"mvcseg run": labels},
         frame_names=video.frame_names,
         fps=fps,
-        changes=[change.row() for change in result.changes],
+        changes=[] if correction is None else [change.row() for change in correction.changes],
     )
-    page = write_page(
+    return write_page(
         out / "report.html", title=video.name, videos=[shown_video], class_names=class_names, colours=colours
     )
-    for name, score in result.choice.scores.items():
-        print(f"{score:.6f}  {shown(name)}{'  <- chosen' if name == result.choice.name else ''}")
-    counts = Counter(change.status for change in result.changes)
-    for status in get_args(Status):
-        if counts[status]:
-            print(f"{_counted(counts[status], 'region')} {status}")
-    if result.changes and set(counts) <= {"failed", "skipped"}:
-        print(f"note: no region was corrected: {result.changes[0].reason}", file=sys.stderr)
-    print(f"{_counted(len(video), 'label map')}, {shown(out / 'overlay.mp4')}, {shown(page)}")
 
 
 def select(options: argparse.Namespace) -> None:

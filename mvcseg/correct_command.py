@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from mvcseg import data, vlm
@@ -20,7 +21,9 @@ from mvcseg.label_folders import (
     write_labels,
 )
 from mvcseg.loading import choose_device
+from mvcseg.prediction import NamedVideo
 from mvcseg.progress import progress_bar, watched_frames
+from mvcseg.segmenter import Video
 from mvcseg.vlm.changes import Status, add_changes, changes_of_others
 from mvcseg.vlm_options import (
     ANSWERS_FOLDER,
@@ -77,25 +80,48 @@ def correct(options: argparse.Namespace) -> None:
     changes_of_others(out / CHANGES_FILE, video=video.name)
     backend = backend_of(options, device=choose_device(options.device), video=video.name)
     answering = kept_answers(backend, options.cache or out / ANSWERS_FOLDER)
-    with watched_frames(video) as watched, progress_bar("regions") as progress:
-        correction = vlm.correct_labels(
-            watched,
-            labels,
-            vlm=answering,
-            agreement=options.agreement,
-            concurrency=options.concurrency,
-            progress=progress,
-            **asked,
+    correction, log = ask_and_log(
+        video,
+        labels,
+        out=out,
+        vlm=answering,
+        agreement=options.agreement,
+        concurrency=options.concurrency,
+        **asked,
+    )
+    print_result(correction, answering, options)
+    if correction.unavailable:
+        raise VLMUnavailableError(
+            f"no question got an answer, no label map is written: {correction.unavailable}; {shown(log)} holds the log"
         )
+    print(shown(options.out))
+
+
+def ask_and_log(
+    video: NamedVideo, labels: Video, *, out: Path, class_names: Sequence[str], **asked: Any
+) -> tuple[vlm.Correction, Path]:
+    """Correct the labels of a video and write the log, and the label maps unless no question got an answer.
+
+    Args:
+        video: the frames.
+        labels: class ids ``(T, H, W)``.
+        out: folder to write to.
+        class_names: name of every class, by id.
+        asked: further arguments of `correct_labels`.
+
+    Returns:
+        What came of it, and the log: ``changes.json``, or ``changes.failed.json`` where no question got one.
+
+    Raises:
+        DataError: something cannot be written.
+    """
+    with watched_frames(video) as watched, progress_bar("regions") as progress:
+        correction = vlm.correct_labels(watched, labels, class_names=class_names, progress=progress, **asked)
     log = out / (FAILED_FILE if correction.unavailable else CHANGES_FILE)
     add_changes(log, correction.changes, video=video.name)
     if not correction.unavailable:
         write_labels(out, video, correction.labels, class_names=class_names)
-    _print_result(correction, answering, options)
-    if correction.unavailable:
-        raise VLMUnavailableError(
-            f"nothing could be asked, no label map is written: {correction.unavailable}; {shown(log)} holds the log"
-        )
+    return correction, log
 
 
 def _print_bill(plan: vlm.Plan, options: argparse.Namespace) -> None:
@@ -128,7 +154,8 @@ def _print_questions(questions: Sequence[vlm.Question], class_names: Sequence[st
                 print(shown(f"  {frames:<10} {box}  {', '.join(map(str, question.frames))}: {names}"))
 
 
-def _print_result(correction: vlm.Correction, answering: vlm.VLM, options: argparse.Namespace) -> None:
+def print_result(correction: vlm.Correction, answering: vlm.VLM, options: argparse.Namespace) -> None:
+    """Print what became of the regions, how many questions were asked, and what they cost."""
     lines = list(_lines(correction.changes))
     for line in lines[:_MOST_LINES]:
         _print_wrapped(line)
@@ -149,8 +176,6 @@ def _print_result(correction: vlm.Correction, answering: vlm.VLM, options: argpa
             f"tokens by the server's count: {usage.prompt_tokens:,} in, {usage.completion_tokens:,} out{unknown}"
             f"{f'; cost about {cost}' if cost else ''}"
         )
-    if not correction.unavailable:
-        print(shown(options.out))
 
 
 def _lines(changes: Sequence[vlm.Change]) -> Iterator[str]:

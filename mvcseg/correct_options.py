@@ -47,20 +47,7 @@ def add_shown(parser: argparse.ArgumentParser, *, views: int) -> None:
         metavar="A",
         help="share of the views that must name one class before labels change (default: 1, all)",
     )
-    shown.add_argument(
-        "--min-area",
-        type=share,
-        default=0.001,
-        metavar="A",
-        help="leave regions alone that never cover this share of the frame (default: 0.001)",
-    )
-    shown.add_argument(
-        "--max-area",
-        type=share,
-        default=1.0,
-        metavar="A",
-        help="leave regions alone that ever cover more than this share of the frame (default: 1, none)",
-    )
+    _add_areas(shown)
     shown.add_argument(
         "--flow",
         choices=("farneback", "none"),
@@ -69,12 +56,41 @@ def add_shown(parser: argparse.ArgumentParser, *, views: int) -> None:
     )
 
 
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add those that keep down what is asked, to the parser of ``mvcseg run``, and none of the prices."""
+    limits = parser.add_argument_group("what is asked, with --vlm or --answers")
+    _add_areas(limits)
+    _add_max_questions(limits)
+    parser.set_defaults(price_input=None, price_output=None)
+
+
+def _add_areas(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--min-area",
+        type=share,
+        default=0.001,
+        metavar="A",
+        help="leave regions alone that never cover this share of the frame (default: 0.001)",
+    )
+    group.add_argument(
+        "--max-area",
+        type=share,
+        default=1.0,
+        metavar="A",
+        help="leave regions alone that ever cover more than this share of the frame (default: 1, none)",
+    )
+
+
+def _add_max_questions(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--max-questions", type=count, metavar="N", help="ask at most N questions, about the largest regions"
+    )
+
+
 def _add_bill(parser: argparse.ArgumentParser) -> None:
     bill = parser.add_argument_group("what it may cost")
     bill.add_argument("--dry-run", action="store_true", help="print what would be asked and the bill, ask nothing")
-    bill.add_argument(
-        "--max-questions", type=count, metavar="N", help="ask at most N questions, about the largest regions"
-    )
+    _add_max_questions(bill)
     bill.add_argument("--price-input", type=price, metavar="M", help="money a million tokens of questions cost")
     bill.add_argument("--price-output", type=price, metavar="M", help="money a million tokens of answers cost")
     bill.add_argument(

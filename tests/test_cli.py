@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from chat_server import ChatServer
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -228,6 +230,59 @@ def test_run_writes_everything_to_look_at(inside: Path, capsys: pytest.CaptureFi
     assert "<- chosen" in output(capsys)
     for name in ("classes.json", "choice.json", "changes.json", "overlay.mp4", "report.html", "pan/00000000.png"):
         assert Path("result", name).stat().st_size > 0
+
+
+WATER = '[{"noun": "water", "classes": ["river", "lake"]}]'
+
+
+def asked_by_run(server: ChatServer) -> str:
+    Path("groups.json").write_text(WATER)
+    line = "run in/pan.mp4 --checkpoint in/model.safetensors --groups groups.json --min-area 0.01"
+    run(f"{line.partition(' --groups')[0]} --out plain")
+    return f"{line} --vlm {server.url} --model m"
+
+
+def test_run_corrects_within_its_limits(
+    inside: Path, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[int] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        written.append(len(list(Path("result/pan").glob("*.png"))))
+        chat_server.answers("A lake.")(handler)
+
+    chat_server.script = [answer]
+    line = asked_by_run(chat_server)
+    run(f"{line} --max-questions 2 --out result")
+    assert written == [FRAMES] * 2  # there before anything is asked
+    text = output(capsys)
+    assert "2 questions asked" in text
+    log = json.loads(Path("result/changes.json").read_text())
+    assert {row["video"] for row in log} == {"pan"}
+    assert {row["reason"] for row in log if row["status"] == "skipped"} <= {"not asked: max_questions is 2"}
+    run(f"{line} --out whole")
+    before, after = (read_label_map(f"{folder}/pan/00000004.png") for folder in ("plain", "whole"))
+    assert (before == 1).any()
+    assert (after == 1).sum() < (before == 1).sum()
+    run(f"{line} --min-area 1 --out none")
+    assert "0 questions asked" in output(capsys)
+    assert Path("none/pan/00000004.png").read_bytes() == Path("plain/pan/00000004.png").read_bytes()
+
+
+def test_run_keeps_its_label_maps_where_nothing_can_be_asked(
+    inside: Path, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat_server.script = [chat_server.says_no("wrong key", status=401)]
+    run(f"{asked_by_run(chat_server)} --out result", status=1)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(
+        "mvcseg: no question got an answer, the label maps are as predicted: the server refused: HTTP"
+    )
+    assert error.endswith("result/changes.failed.json holds the log")
+    assert not Path("result/changes.json").exists()
+    for path in Path("plain/pan").iterdir():
+        assert Path("result/pan", path.name).read_bytes() == path.read_bytes()
+    assert Path("result/report.html").exists()
 
 
 def test_label_maps_of_another_video_are_not_mixed_with_this_ones(

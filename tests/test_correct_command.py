@@ -91,8 +91,8 @@ def test_dry_run_tells_the_bill_and_does_nothing(inside: Path, capsys: pytest.Ca
 def test_dry_run_keeps_to_the_limit_and_to_what_is_recorded(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(f"{BASE} --dry-run --max-questions 4 --out o")
     text = told(capsys)
-    assert "at most 4 questions, one image each, about 2 regions" in text
-    assert "left out by --max-questions: 1 region" in text
+    assert "at most 3 questions, one image each, about 1 region " in text  # in all its views, or not at all
+    assert "left out by --max-questions: 2 regions" in text
     assert "cost" not in text
     Path("answers.json").write_text('["A lake."]')
     run(f"{BASE} --dry-run --answers answers.json --out o")
@@ -200,7 +200,7 @@ def test_where_nothing_can_be_asked_one_message_says_so(
     printed = capsys.readouterr()
     assert "3 regions: 3 failed" in printed.out
     message = printed.err.splitlines()[-1]
-    assert message.startswith("mvcseg: nothing could be asked, no label map is written: the server refused: HTTP")
+    assert message.startswith("mvcseg: no question got an answer, no label map is written: the server refused: HTTP")
     assert message.endswith("; o/changes.failed.json holds the log")
     assert KEY not in printed.out + printed.err
     assert not list(Path("o").rglob("*.png"))
@@ -259,10 +259,12 @@ def test_a_server_that_is_not_there_is_given_up_soon(inside: Path, capsys: pytes
 def test_answers_that_are_no_use_are_no_failure_of_the_run(
     inside: Path, chat_server: ChatServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for failure in ("truncated", "language"):
-        chat_server.script = [FAILURES[failure][0](chat_server)]
-        run(f"{BASE} --vlm {chat_server.url} --model {failure} --out {failure}")
-        assert torch.equal(read_label_map(f"{failure}/clip/00000001.png"), read_label_map("pred/00000001.png"))
+    chat_server.script = [FAILURES["language"][0](chat_server)]
+    run(f"{BASE} --vlm {chat_server.url} --model m --out o")
+    assert torch.equal(read_label_map("o/clip/00000001.png"), read_label_map("pred/00000001.png"))
+    chat_server.script = [FAILURES["truncated"][0](chat_server)]
+    run(f"{BASE} --vlm {chat_server.url} --model other --out none", status=1)
+    assert "no question got an answer, no label map is written: the server's answer is no JSON" in told(capsys)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
