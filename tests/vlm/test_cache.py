@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mvcseg.errors import ConfigError, DataError, VLMAnswerError
+from mvcseg.errors import ConfigError, DataError, VLMAnswerError, VLMUnavailableError
 from mvcseg.vlm import CachedVLM, ReplayVLM, Usage
 
 
@@ -101,7 +101,15 @@ def test_other_image_question_choices_or_model_is_asked_anew(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"question": "b?", "answer": "one"}', '{"question": "a?", "answer": 3}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"question": "b?", "answer": "one"}',
+        '{"question": "a?", "answer": 3}',
+        '{"question": "a?", "undecided": "x"}',
+    ],
 )
 def test_broken_file_counts_as_absent_and_is_replaced(tmp_path: Path, text: str) -> None:
     vlm = Counting()
@@ -120,6 +128,32 @@ def test_failure_is_not_kept(tmp_path: Path) -> None:
 
     with pytest.raises(VLMAnswerError, match="busy"):
         CachedVLM(fails, tmp_path, identity="m")([image()], "a?", choices=())
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_answer_that_decides_nothing_is_kept_and_is_the_same_error_again(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def undecided(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        asked.append(prompt)
+        raise VLMAnswerError("undecided: too close", answer="river 50.0%, lake 50.0%")
+
+    caches = [CachedVLM(undecided, tmp_path, identity="m") for _ in range(2)]
+    for cached in caches:
+        with pytest.raises(VLMAnswerError, match="undecided: too close") as caught:
+            cached([image()], "a?", choices=("river", "lake"))
+        assert type(caught.value) is VLMAnswerError
+        assert caught.value.answer == "river 50.0%, lake 50.0%"
+        assert cached.kept([image()], "a?", choices=("river", "lake")) is None
+    assert (asked, [cached.found for cached in caches]) == (["a?"], [0, 1])
+
+
+def test_nobody_there_is_not_kept_whatever_was_said(tmp_path: Path) -> None:
+    def gone(images: Sequence[Tensor], prompt: str, /, *, choices: Sequence[str]) -> str:
+        raise VLMUnavailableError("the server refused", answer="come back tomorrow")
+
+    with pytest.raises(VLMUnavailableError):
+        CachedVLM(gone, tmp_path, identity="m")([image()], "a?", choices=())
     assert not list(tmp_path.rglob("*.json"))
 
 
