@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, TypeAlias
 
 from mvcseg.report.text import counted, frame_range, printable, where
 
@@ -22,17 +24,33 @@ IN_SIGHT = 6
 """Changed regions that are not folded away."""
 MOST = 300
 """Regions listed of those changed and of those kept; of more only the number is said."""
+MANY = 50
+"""Regions folded away from which they are shortened to ``FEW_VIEWS`` views and ``SHORT`` characters a text."""
+FEW_VIEWS, SHORT = 3, 120
+ROW_BYTES, VIEW_BYTES, NAME_BYTES = 1100, 500, 150
+"""At least what a page needs around the texts of a region, of a view and of a class."""
+
+Row: TypeAlias = Mapping[str, Any]
+"""One region as the template shows it."""
 
 
 def change_list(
-    videos: Sequence[tuple[str, Sequence[Mapping[str, object]]]], *, class_names: Sequence[str], colours: Sequence[str]
+    videos: Sequence[tuple[str, Sequence[Mapping[str, object]]]],
+    *,
+    class_names: Sequence[str],
+    colours: Sequence[str],
+    max_bytes: int = 1_000_000,
 ) -> dict[str, object]:
     """Changed and kept regions of all videos, by falling number of pixels changed, and of pixels.
+
+    Where there are many, those folded away are shortened, and of what then exceeds ``max_bytes`` only the number is
+    said; a quarter is left to those that kept their class.
 
     Args:
         videos: name and rows of each video, rows as `PageVideo.changes` describes them.
         class_names: name of each class.
         colours: ``#rrggbb`` of each class.
+        max_bytes: bound on what the list takes of a page.
 
     Returns:
         ``summary`` and ``groups``: heading, rows, whether they are folded away, how many are left out.
@@ -49,21 +67,63 @@ def change_list(
     changed = [row for row in rows if row["applied"]]
     kept = [row for row in rows if not row["applied"]]
     more = changed[IN_SIGHT:]
+    short = _shortened if len(more) + len(kept) > MANY else dict
+    in_sight = _within(changed[:IN_SIGHT], max_bytes * 3 // 4)
+    left = max_bytes - _num_bytes(in_sight)
+    more_listed = _within(map(short, more[:MOST]), left - max_bytes // 4)
+    kept_listed = _within(map(short, kept[:MOST]), left - _num_bytes(more_listed))
     return {
         "summary": _summary(rows),
         "groups": [
-            _group("", changed[:IN_SIGHT]),
-            _group(f"{counted(len(more), 'more region', 'more regions')} changed, in fewer pixels", more),
-            _group(f"{counted(len(kept), 'region')} that kept {'its' if len(kept) == 1 else 'their'} class", kept),
+            _group("", in_sight, changed[:IN_SIGHT]),
+            _group(f"{counted(len(more), 'more region', 'more regions')} changed, in fewer pixels", more_listed, more),
+            _group(
+                f"{counted(len(kept), 'region')} that kept {'its' if len(kept) == 1 else 'their'} class",
+                kept_listed,
+                kept,
+            ),
         ],
     }
 
 
-def _group(heading: str, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    return {"heading": heading, "rows": rows[:MOST], "left_out": max(0, len(rows) - MOST)}
+def _group(heading: str, listed: Sequence[Row], rows: Sequence[Row]) -> dict[str, object]:
+    return {"heading": heading, "rows": listed, "left_out": len(rows) - len(listed)}
 
 
-def _summary(rows: Sequence[Mapping[str, object]]) -> str:
+def _within(rows: Iterable[Row], max_bytes: int) -> list[Row]:
+    """The first rows, as many as fit."""
+    listed: list[Row] = []
+    for row in rows:
+        max_bytes -= _num_bytes([row])
+        if max_bytes < 0:
+            break
+        listed.append(row)
+    return listed
+
+
+def _shortened(row: Row) -> dict[str, Any]:
+    """A region with fewer views and words."""
+    views = [
+        {**view, "words": _words(view["words"], SHORT), "reason": _words(view["reason"], SHORT)}
+        for view in row["answers"][:FEW_VIEWS]
+    ]
+    return {**row, "answers": views, **{key: _words(row[key], SHORT) for key in ("question", "answer", "reason")}}
+
+
+def _num_bytes(rows: Iterable[Row]) -> int:
+    """What regions take of a page, at most."""
+    total = 0
+    for row in rows:
+        views, names = row["answers"], [name for name, _ in row["before"]]
+        once = [row[key] for key in ("where", "question", "answer", "reason", "to_name", "effect")]
+        told = [view[key] for view in views for key in ("name", "words", "reason")]
+        texts = [*once, *names, *told, *[row["text"]] * (1 + len(views))]
+        total += ROW_BYTES + VIEW_BYTES * len(views) + NAME_BYTES * len(names)
+        total += sum(len(escape(printable(text)).encode()) for text in texts)
+    return total
+
+
+def _summary(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     changed = [row for row in rows if row["applied"]]
@@ -163,10 +223,10 @@ def _answers(value: object, first: int, class_names: Sequence[str], colours: Seq
     return shown
 
 
-def _words(value: object) -> str:
+def _words(value: object, longest: int = LONGEST) -> str:
     """Text of somebody else's, on one line and not too long."""
     text = printable("" if value is None else value)
-    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
+    return text if len(text) <= longest else text[:longest] + " …"
 
 
 def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:
@@ -175,4 +235,4 @@ def _class_of(value: object, class_names: Sequence[str], colours: Sequence[str])
         return class_names[value], colours[value]
     if value in class_names:
         return str(value), colours[list(class_names).index(str(value))]
-    return "" if value is None else str(value), "transparent"
+    return _words(value), "transparent"

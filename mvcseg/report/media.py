@@ -122,6 +122,22 @@ def embed_video(
         side = max(SMALLEST_SIDE, int(max(embedded.size) * min(0.93 * fitting, 0.95)))
 
 
+def without_pictures(
+    frames: Video, names: Sequence[str], *, num_classes: int, max_frames: int, has_flicker: bool, keep: Sequence[int]
+) -> EmbeddedVideo:
+    """What `embed_video` gives but for its pictures and maps: a page of it shows how much all else takes."""
+    positions = sample_positions(len(frames), max_frames, keep=keep)
+    return EmbeddedVideo(
+        full_size=(LARGEST_SIDE, LARGEST_SIDE),
+        size=(LARGEST_SIDE, LARGEST_SIDE),
+        positions=positions,
+        images=[""] * len(positions),
+        maps=dict.fromkeys(names, ""),
+        present=list(range(num_classes)),
+        flicker=dict.fromkeys(names, "") if has_flicker else {},
+    )
+
+
 def check_limits(*, max_side: int, max_frames: int, max_bytes: int) -> None:
     """Require limits that something fits into.
 

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.report.changes import change_list
 from mvcseg.report.curves import curve_figure
-from mvcseg.report.media import EmbeddedVideo, check_limits, embed_picture, embed_video
+from mvcseg.report.media import EmbeddedVideo, check_limits, embed_picture, embed_video, without_pictures
 from mvcseg.report.rendering import render
 from mvcseg.report.tables import class_table, score_table
 from mvcseg.report.text import counted, frame_range
@@ -88,7 +89,7 @@ def write_page(
     notes: Sequence[str] = (),
     max_side: int = 480,
     max_frames: int = 150,
-    max_bytes: int = 4_700_000,
+    max_bytes: int = 4_900_000,
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
     """Write one HTML file that shows videos, label maps and scores; it needs nothing beside it.
@@ -118,8 +119,9 @@ def write_page(
         max_side: longer side in pixels that embedded frames and label maps are scaled down to.
         max_frames: most frames a video is shown with; a longer one is sampled evenly beside its worst clips, and the
             page says so.
-        max_bytes: bound on the frames and label maps of one video; where it is exceeded they are scaled
-            down further, and the page says to what size.
+        max_bytes: bound on the whole page, for each of its videos. A fifth of it at most goes to the list of changes,
+            which is shortened where it is longer; frames and label maps are scaled down to fit what all else leaves,
+            and the page says to what size (never below 64 pixels, whatever the bound).
         progress: called with frames embedded and frames in all.
 
     Returns:
@@ -138,30 +140,11 @@ def write_page(
     for video in videos:
         _check_fps(video)
     table = _hex_colours(colours, class_names) if videos or len(class_names) else []
-    embedded = [
-        embed_video(
-            video.frames,
-            _maps_of(video),
-            num_classes=len(table),
-            max_side=max_side,
-            max_frames=max_frames,
-            max_bytes=max_bytes,
-            progress=_counter(progress, videos, index),
-            flow=video.flow,
-            keep=_frames_of(worst, video),
-        )
-        for index, video in enumerate(videos)
-    ]
     figures = [curve_figure(name, points) for name, points in (curves or {}).items() if points]
-    payload = {
-        "classes": [{"name": name, "colour": colour} for name, colour in zip(class_names, table, strict=True)],
-        "videos": [
-            _payload(video, item, has_kept=bool(_frames_of(worst, video)))
-            for video, item in zip(videos, embedded, strict=True)
-        ],
-        "curves": figures,
-    }
-    html = render(
+    # bound for the whole page; what it says in words comes first, its pictures fill the rest
+    whole = max_bytes * max(1, len(videos))
+    said = partial(
+        render,
         title=title,
         summary=_summary(videos, class_names, curves or {}),
         scores=score_table(scores, lower_is_better=lower_is_better),
@@ -172,14 +155,54 @@ def write_page(
         headline=headline,
         worst=worst_list([(video.name, list(video.predictions)) for video in videos], worst),
         videos=[{"name": video.name} for video in videos],
-        has_flicker=any(item.flicker for item in embedded),
-        changes=change_list([(video.name, video.changes) for video in videos], class_names=class_names, colours=table),
+        changes=change_list(
+            [(video.name, video.changes) for video in videos],
+            class_names=class_names,
+            colours=table,
+            max_bytes=whole // 5,
+        ),
         changes_notes=[video.changes_note for video in videos if video.changes_note],
         curves=figures,
         pictures=[_picture(caption, file) for caption, file in (pictures or {}).items()],
         notes=notes,
-        data=payload,
     )
+    classes = [{"name": name, "colour": colour} for name, colour in zip(class_names, table, strict=True)]
+    kept = [_frames_of(worst, video) for video in videos]
+
+    def html_of(items: Sequence[EmbeddedVideo]) -> str:
+        shown = [
+            _payload(video, item, has_kept=bool(keep)) for video, item, keep in zip(videos, items, kept, strict=True)
+        ]
+        data = {"classes": classes, "videos": shown, "curves": figures}
+        return said(has_flicker=any(item.flicker for item in items), data=data)
+
+    bare = [
+        without_pictures(
+            video.frames,
+            list(_maps_of(video)),
+            num_classes=len(table),
+            max_frames=max_frames,
+            has_flicker=video.flow is not None,
+            keep=keep,
+        )
+        for video, keep in zip(videos, kept, strict=True)
+    ]
+    room = (whole - len(html_of(bare).encode())) // max(1, len(videos))
+    embedded = [
+        embed_video(
+            video.frames,
+            _maps_of(video),
+            num_classes=len(table),
+            max_side=max_side,
+            max_frames=max_frames,
+            max_bytes=max(1, room),
+            progress=_counter(progress, videos, index),
+            flow=video.flow,
+            keep=keep,
+        )
+        for index, (video, keep) in enumerate(zip(videos, kept, strict=True))
+    ]
+    html = html_of(embedded)
     with write_aside(path) as aside:
         aside.write_text(html, encoding="utf-8", newline="\n")
     return Path(path)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mvcseg.errors import ConfigError
-from mvcseg.report.changes import IN_SIGHT, LONGEST, MOST, MOST_VIEWS, change_list
+from mvcseg.report.changes import FEW_VIEWS, IN_SIGHT, LONGEST, MANY, MOST, MOST_VIEWS, SHORT, change_list
+from mvcseg.report.rendering import render
 
 NAMES = ("sky", "sea", "lake")
 COLOURS = ("#000001", "#000002", "#000003")
@@ -140,3 +141,37 @@ def test_a_jump_says_what_it_leads_to() -> None:
     rows = listed(("clip", [row(1), row(2, "unclear")]))["groups"]
     assert rows[0]["rows"][0]["text"] == "Frames 3–6: sea became lake"
     assert rows[2]["rows"][0]["text"] == "Frames 3–6: sea, unclear, kept"
+
+
+def wordy(pixels: int, *, text: str, status: str = "changed") -> dict[str, object]:
+    view = {"frame": 2, "answer": text, "reason": text, "to": None}
+    return row(pixels, status, question=text, answer=text, reason=text, answers=[view] * 20)
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 5000, "\"'<&>" * 200, "\u202e\x1b" * 60, "🌊" * 500], ids=lambda text: text[:2]
+)
+def test_what_very_many_wordy_regions_take_of_a_page_is_bounded(text: str) -> None:
+    statuses = ["changed", "unclear"] * 303
+    rows = [wordy(pixels, text=text, status=status) for pixels, status in enumerate(statuses)]
+    changes = change_list([("clip", rows)], class_names=NAMES, colours=COLOURS, max_bytes=400_000)
+    page = [render(data={}, changes=each, scores={}, worst={}, class_tables=[]) for each in (changes, {})]
+    assert 150_000 < len(page[0].encode()) - len(page[1].encode()) < 400_000
+    groups: Any = changes["groups"]
+    assert all(group["rows"] for group in groups)
+    assert sum(len(group["rows"]) + group["left_out"] for group in groups) == 606
+    assert len(groups[0]["rows"][0]["answers"]) == MOST_VIEWS  # those in sight are told in full
+    assert len(groups[1]["rows"][0]["answers"]) == FEW_VIEWS
+    assert len(groups[1]["rows"][0]["reason"]) == SHORT + 2
+
+
+def test_a_few_wordy_regions_are_told_in_full() -> None:
+    rows = [wordy(pixels, text="b" * LONGEST, status="unclear") for pixels in range(MANY)]
+    kept = listed(("clip", rows))["groups"][2]
+    assert (len(kept["rows"]), kept["left_out"]) == (MANY, 0)
+    assert len(kept["rows"][-1]["answers"]) == MOST_VIEWS
+
+
+def test_a_class_of_an_endless_name_is_cut() -> None:
+    region = listed(("clip", [row(1, to="swamp" * 1000)]))["groups"][0]["rows"][0]
+    assert len(region["to_name"]) == LONGEST + 2
