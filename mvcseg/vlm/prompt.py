@@ -38,8 +38,8 @@ _HEDGES = frozenset(
     re.split(
         r";\s+",
         """unclear; unsure; uncertain; undecided; undetermined; indeterminate; inconclusive; ambiguous; unknown;
-        unidentifiable; indistinguishable; impossible; unlikely; doubtful; in doubt; i doubt; unable; no idea;
-        no clue; hard to; difficult to; tough to; tricky to; other than; far from""",
+        unidentifiable; indistinguishable; impossible; unlikely; doubtful; insufficient; in doubt; i doubt; unable;
+        no idea; no clue; hard to; difficult to; tough to; tricky to; other than; far from""",
     )
 )
 """Words that make an answer unclear wherever they stand."""
@@ -47,7 +47,8 @@ _KNOWING = frozenset(
     re.split(
         r";\s+",
         """sure; certain; confident; clear; say; tell; know; determine; decide; identify; distinguish; discern; confirm;
-        possible; said; told; known; determined; decided; identified; distinguished; confirmed; think so""",
+        possible; said; told; known; determined; decided; identified; distinguished; confirmed; think so;
+        enough information""",
     )
 )
 """Words that do so after a negation: "not sure", "cannot tell", "don't really know"."""

@@ -159,6 +159,8 @@ def test_answer_that_names_none_or_several_is_an_error_that_holds_it(answer: str
         ("I have no idea. Lake.", "no idea"),
         ("It is unlikely to be a lake", "unlikely"),
         ("I doubt it is a lake", "i doubt"),
+        ("There is not enough information. Lake.", "not enough information"),
+        ("Insufficient detail: lake", "insufficient"),
         ("Maybe a lake", "maybe"),
         ("It could be a large, calm lake", "could"),
         ("I wonder whether it is a lake", "whether"),
