@@ -37,11 +37,11 @@ def score_table(rows: Sequence[Mapping[str, object]], *, lower_is_better: Collec
         [_score_cell(row[c], rows[0][c], i, lower=c in lower_is_better) for c in columns] for i, row in enumerate(rows)
     ]
     for index, column in enumerate(columns):
-        values = [row[column] for row in rows if _is_share(row[column])]
-        if len(values) > 1:
-            best = min(values) if column in lower_is_better else max(values)  # type: ignore[type-var]
+        values = [round(100 * row[column], 2) for row in rows if _is_share(row[column])]  # type: ignore[operator]
+        if len(set(values)) > 1:  # figures that look the same are no best
+            best = min(values) if column in lower_is_better else max(values)
             for row, line in zip(rows, cells, strict=True):
-                line[index]["best"] = row[column] == best
+                line[index]["best"] = _is_share(row[column]) and round(100 * row[column], 2) == best  # type: ignore[operator]
     flat = [cell for line in cells for cell in line]
     return {
         "head": head[:1].upper() + head[1:],
@@ -74,7 +74,7 @@ def class_table(
     rows = []
     for index, (name, colour) in enumerate(zip(class_names, colours, strict=True)):
         own = [float(values[index]) for values in shares.values()]
-        known = [share for share in own if math.isfinite(share)]
+        known = [round(100 * share, 1) for share in own if math.isfinite(share)]
         if not known:
             continue
         cells = [
@@ -82,7 +82,7 @@ def class_table(
                 "text": f"{100 * share:.1f}" if math.isfinite(share) else "–",
                 "value": f"{share:.6f}" if math.isfinite(share) else "",
                 "share": f"{share:.4f}" if math.isfinite(share) else "0",
-                "best": len(known) > 1 and share == max(known) > min(known),
+                "best": math.isfinite(share) and round(100 * share, 1) == max(known) > min(known),
             }
             for share in own
         ]

@@ -39,6 +39,56 @@ def test_predictions_stand_side_by_side_at_desktop_width_and_in_pairs_on_a_phone
     assert above < 300  # the pictures are in sight together with what is chosen above them
 
 
+GROW = ".panel:nth-child({}) .grow"
+IS_ON_IT = "return document.activeElement === document.querySelector(arguments[0])"
+
+
+def test_enlarging_keeps_the_keyboards_place_and_escape_shrinks(browser: Any, js: Js) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    wide = "return [...document.querySelectorAll('.panel.wide .name')].map((each) => each.textContent)"
+    second = GROW.format(2)
+    browser.find_element("css selector", second).send_keys(Keys.ENTER)
+    assert js(wide) == ["Ground truth"]
+    assert js(IS_ON_IT, second)
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert js(wide) == []
+    assert js(IS_ON_IT, second)
+    assert js("return document.querySelector(arguments[0]).getAttribute('aria-pressed')", second) == "false"
+    browser.switch_to.active_element.send_keys(Keys.SPACE)
+    assert js(wide) == ["Ground truth"]
+    browser.find_element("id", "scrubber").send_keys(Keys.ESCAPE)
+    assert js(wide) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844), (844, 390)])
+def test_an_enlarged_picture_fits_the_window_above_the_bar(browser: Any, js: Js, width: int, height: int) -> None:
+    set_window(browser, width=width, height=height)
+    pause(browser, 200)
+    before = js("return document.querySelector('.panel:nth-child(4)').getBoundingClientRect().width")
+    js("document.querySelector(arguments[0]).click()", GROW.format(4))
+    pause(browser, 100)
+    top, bottom, own, bar = js(
+        """const box = document.querySelector('.panel.wide').getBoundingClientRect();
+        return [box.top, box.bottom, box.width, document.querySelector('.transport').getBoundingClientRect().top]"""
+    )
+    assert top >= 0
+    assert bottom <= bar
+    assert own > 1.2 * before
+    assert js("return document.documentElement.scrollWidth") <= width
+
+
+def test_four_pictures_stand_two_by_two_and_not_three_and_one(browser: Any, js: Js) -> None:
+    set_window(browser, width=1280, height=820)
+    pause(browser, 200)
+    columns = "return Number(document.querySelector('#panels').style.getPropertyValue('--columns'))"
+    assert js(columns) == 3  # five: no row can be full
+    js("document.querySelectorAll('#columns button')[4].click()")
+    assert js(columns) == 2
+    js("document.querySelectorAll('#columns button')[3].click()")
+    assert js(columns) == 3
+
+
 def test_a_phone_can_press_and_play(browser: Any, js: Js) -> None:
     set_window(browser, width=390, height=844)
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})

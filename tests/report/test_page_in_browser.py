@@ -128,7 +128,13 @@ def test_labels_are_painted_where_there_is_a_class(js: Js) -> None:
 def test_errors_paint_the_wrong_pixels_only(js: Js) -> None:
     js(CLICK, "#modes button", "Errors")
     wrong = ((stripes(3) != stripes(0))[0, 4:]).sum()
-    assert [js(ALPHA, index) for index in (0, 1, 3)] == [0, int(wrong), 0]
+    assert [js(ALPHA, index) for index in (0, 1, 3)] == [(H - 4) * W, int(wrong), 0]  # the truth shows its classes
+    opacities = "return [...document.querySelectorAll('canvas.labels')].map((each) => each.style.opacity)"
+    assert js(opacities)[:2] == ["0.55", "1"]
+    assert js("return [...document.querySelectorAll('.panel')].map((each) => each.matches('.plain'))")[1:3] == [
+        True,
+        False,
+    ]
     stats = js(TEXTS, ".stats")
     assert stats[2] == f"{100 * int(wrong) / ((H - 4) * W):.1f}% wrong"
     assert stats[4] == "0.0% wrong"

@@ -52,9 +52,19 @@ def test_a_single_row_has_no_best_and_no_gain() -> None:
     assert not table["has_gain"]
 
 
-def test_equal_scores_are_marked_alike() -> None:
-    table = score_table([{"p": "a", "mIoU": 0.5}, {"p": "b", "mIoU": 0.5}])
-    assert cells(table, 1)[0] == ("50.00", "±0.00", True)
+def test_equal_scores_are_marked_alike_and_not_at_all_where_none_is_worse() -> None:
+    rows = [{"p": "a", "mIoU": 0.5}, {"p": "b", "mIoU": 0.5}]
+    assert [cell[2] for cell in cells(score_table(rows), 0) + cells(score_table(rows), 1)] == [False, False]
+    worse = score_table([*rows, {"p": "c", "mIoU": 0.4}])
+    assert [cells(worse, i)[0][2] for i in range(3)] == [True, True, False]
+
+
+def test_only_figures_that_look_better_are_the_best() -> None:
+    table = score_table([{"p": "a", "mIoU": 0.500011}, {"p": "b", "mIoU": 0.500012}])
+    assert [cells(table, i)[0][2] for i in range(2)] == [False, False]
+    shares = {"a": [0.9112, 0.5], "b": [0.9114, 0.4]}
+    by_class = class_table(shares, argument="iou", class_names=["x", "y"], colours=["#000000"] * 2)
+    assert [[cell["best"] for cell in row["cells"]] for row in by_class["rows"]] == [[False, False], [True, False]]  # type: ignore[attr-defined]
 
 
 def test_no_rows_give_no_table() -> None:

@@ -41,3 +41,11 @@ def test_every_prediction_has_its_share_of_the_ten_and_the_worst_comes_first() -
 def test_clips_without_a_fault_or_without_a_score_are_no_failures() -> None:
     assert worst_clips({"a": {0: 1.0, 8: math.nan, 16: 0.99}, "b": {}}) == worst_clips({"a": {16: 0.99}})
     assert worst_clips({}) == []
+
+
+def test_clips_that_look_better_than_the_mean_are_not_listed_but_for_three() -> None:
+    scores = {0: 0.1, 8: 0.2, 16: 0.3, 24: 0.4, 32: 0.9, 40: 0.9, 48: 0.9}  # mean 52.9
+    assert starts(worst_clips({"a": scores}), "a") == [0, 8, 16, 24]
+    assert starts(worst_clips({"a": {0: 0.1, 8: 0.9, 16: 0.95, 24: 0.97, 32: math.nan}}), "a") == [0, 8, 16]
+    even = {8 * i: 0.5 + i / 100_000 for i in range(6)}  # all print as their mean
+    assert len(worst_clips({"a": even})) == 6

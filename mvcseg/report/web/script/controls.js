@@ -1,7 +1,7 @@
 // What is chosen above the pictures: panels, overlay, classes, opacity, and the line below.
 
 const PAINTED = {
-  errors: "Pixels whose class is not that of the ground truth, where it has one.",
+  errors: "Pixels whose class is not that of the ground truth, where it has one. The ground truth shows its classes.",
   changes: "Pixels of another class than in the picture before.",
   flicker: "Pixels that change class although the optical flow says nothing moved there. What the flow cannot know (something comes into view, a cut) counts too: compare with the ground truth.",
 };
@@ -52,7 +52,11 @@ function setOpacity() {
   byId("opacity").value = Math.round(100 * opacity);
   byId("opacity-value").textContent = percent(opacity, 0);
   byId("panels").classList.toggle("marks", isMarks);
-  state.panels.forEach((panel) => { panel.canvas.style.opacity = opacity; });
+  state.panels.forEach((panel) => {
+    const isPlain = showsClasses(panel, state.mode);
+    panel.canvas.style.opacity = state.opacity[isPlain ? "classes" : "marks"];
+    panel.figure.classList.toggle("plain", isPlain);
+  });
 }
 
 function buildMeasures(offered) {

@@ -31,12 +31,20 @@ function buildPanel(video, map, { onPoint, onLeave, onGrow }) {
   const grow = make("button", { type: "button", className: "grow", "aria-label": `Enlarge ${label}`, "aria-pressed": "false", title: "Enlarge" }, icon(ENLARGE));
   const name = make("span", { className: "name" }, ...(map ? [lineMark(map.key)] : []), label);
   panel.figure = make("figure", { className: "panel" }, make("div", { className: "frame" }, stage, grow), make("figcaption", {}, name, panel.stats, panel.pointed));
-  grow.addEventListener("click", () => {
-    grow.setAttribute("aria-pressed", String(panel.figure.classList.toggle("wide")));
+  panel.enlarge = (isWide) => {
+    panel.figure.classList.toggle("wide", isWide);
+    grow.setAttribute("aria-pressed", String(isWide));
     onGrow();
-  });
+    panel.figure.scrollIntoView({ block: "nearest" });
+  };
+  grow.addEventListener("click", () => panel.enlarge(!isEnlarged(panel)));
   return panel;
 }
+
+const isEnlarged = (panel) => panel.figure.classList.contains("wide");
+
+// Where errors are shown, the ground truth shows what would be right.
+const showsClasses = (panel, mode) => mode === "classes" || (mode === "errors" && Boolean(panel.map?.truth));
 
 // Paints a panel at a frame; the picture may still be on its way.
 function drawPanel(panel, video, maps, images, { frame, mode, only, isQuiet }) {
@@ -46,7 +54,8 @@ function drawPanel(panel, video, maps, images, { frame, mode, only, isQuiet }) {
   if (image.complete && image.naturalWidth) put(); else image.addEventListener("load", put, { once: true });
   panel.stats.textContent = "";
   if (panel.map) {
-    panel.canvas.getContext("2d").putImageData(paint(video, maps, panel.map, frame, mode, only), 0, 0);
+    const painted = showsClasses(panel, mode) ? "classes" : mode;
+    panel.canvas.getContext("2d").putImageData(paint(video, maps, panel.map, frame, painted, painted === mode ? only : new Set()), 0, 0);
     const parts = offeredMeasures(maps).map((name) => [name, sharesOf(video, maps, panel.map, name)[frame]]).filter(([, share]) => share !== null);
     panel.stats.replaceChildren(...parts.flatMap(([name, share], i) => [i ? " · " : "", make(name === mode ? "b" : "span", { textContent: `${percent(share)} ${MEASURES[name].word}` })]));
   }
@@ -88,7 +97,10 @@ function unpoint(panel) {
 // As many columns as let all rows stand in the window, but no picture smaller than can be read.
 function layOut(box, panels, video) {
   const shown = panels.filter((panel) => panel.isShown), n = shown.length, room = box.clientWidth, gap = 14;
+  const focused = document.activeElement;
   box.replaceChildren(...shown.map((panel) => panel.figure));
+  // what is taken out and put in again has lost the keyboard's place
+  if (focused !== document.activeElement && box.contains(focused)) focused.focus({ preventScroll: true });
   let columns = Math.min(n, 2), width = room;
   if (!matchMedia("(max-width: 640px)").matches) {
     const height = innerHeight - 285, widths = [];
@@ -96,10 +108,26 @@ function layOut(box, panels, video) {
       const own = (room - gap * (c - 1)) / c, fitting = (height / Math.ceil(n / c) - 46) * video.width / video.height;
       widths.push(Math.max(Math.min(own, fitting), Math.min(own, 320)));
     }
-    // beside one another rather than below, where that costs little
-    columns = widths.findLastIndex((each) => each >= 0.9 * Math.max(...widths)) + 1;
+    columns = columnsOf(n, widths);
     width = widths[columns - 1] ?? 0;
   }
+  fitEnlarged(box, shown, video);
   box.style.setProperty("--columns", Math.max(columns, 1));
   box.style.setProperty("--width", `${Math.floor(width)}px`);
+}
+
+// Beside one another rather than below, where that costs little, and the last row full, where that can be.
+function columnsOf(n, widths) {
+  const best = Math.max(...widths), most = (test) => widths.findLastIndex((each, i) => test(each, i + 1)) + 1;
+  const rows = Math.ceil(n / most((each) => each >= 0.9 * best));
+  const full = (share) => most((each, c) => each >= share * best && n % c === 0 && n / c <= rows);
+  return full(0.9) || full(0.75) || Math.ceil(n / rows);
+}
+
+// An enlarged picture is as large as the window has room for above the bar.
+function fitEnlarged(box, shown, video) {
+  const bar = document.querySelector(".transport").offsetHeight, caption = Math.max(46, ...shown.map((panel) => panel.figure.lastChild.offsetHeight));
+  const height = Math.max(innerHeight - bar - caption - 32, 160);
+  box.style.setProperty("--bar", `${bar}px`);
+  box.style.setProperty("--wide", `${Math.floor(Math.min(box.clientWidth, height * video.width / video.height))}px`);
 }

@@ -66,7 +66,15 @@ function selectRange(range) {
   state.panels.forEach((panel) => panel.figure.classList.toggle("chosen", Boolean(range?.prediction) && panel.map?.name === range.prediction && !panel.map.truth));
 }
 
+// Makes every picture as large as the others again; whether one was not.
+function shrink() {
+  const wide = state.panels.filter(isEnlarged);
+  wide.forEach((panel) => panel.enlarge(false));
+  return wide.length > 0;
+}
+
 function onKey(event) {
+  if (event.key === "Escape" && shrink()) { event.preventDefault(); return; }
   const control = event.target.closest("button, select, input, summary, a");
   if (event.ctrlKey || event.metaKey || event.altKey || (control && (!control.matches("button, summary") || event.key === " "))) return;
   const action = {
