@@ -119,10 +119,10 @@ def plan_questions(
         raise ConfigError(f"max_questions: expected at least 0 or None, got {max_questions}")
     check_positive(views=views)
     check_label_video(labels, length=check_video(video))
-    check_ids_fit(groups, dtype=labels[0:1].dtype)
     offered = [group.answers(class_names) for group in groups]
     texts = [question_text(g.noun, list(o.values()), prompt=prompt) for g, o in zip(groups, offered, strict=True)]
     size = frame_of(labels, 0).shape
+    check_ids_fit(groups, dtype=labels[0:1].dtype)
     check_shapes(video=(video[0:1], f"1 3 {size[0]} {size[1]}"))
     found = find_tubes(video, labels, group_of=asked_by(groups), min_area=min_area, flow=flow)
     tubes = [tube for tube in found.large if _peak(tube) <= max_area * size[0] * size[1]]
