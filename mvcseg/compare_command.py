@@ -19,11 +19,11 @@ from mvcseg.progress import frame_progress, watched_frames
 from mvcseg.segmenter import Video
 from mvcseg.vlm.backend_file import Backends, read_backends
 from mvcseg.vlm.compare_table import comparison_table, comparison_value
+from mvcseg.vlm.model_name import COMPARISON_FILE
 from mvcseg.vlm_options import ANSWERS_FOLDER, groups_of, prompt_of
 
 CHANGES_FILE = "changes.json"
 """Log of one model, in the folder of its name."""
-COMPARISON_FILE = "comparison.json"
 
 
 def vlm_compare(options: argparse.Namespace) -> None:
@@ -57,11 +57,12 @@ def vlm_compare(options: argparse.Namespace) -> None:
             progress=progress,
         )
     value = comparison_value(comparison, class_names=class_names, prices=backends.prices)
+    # Before any file: what was paid for is seen, whatever becomes of them.
+    print(json.dumps(value) if options.json else comparison_table(comparison), flush=True)
     if out is not None:
         for model in comparison.models:
             vlm.write_changes(out / model.name / CHANGES_FILE, model.changes)
         write_json(out / COMPARISON_FILE, value)
-    print(json.dumps(value) if options.json else comparison_table(comparison))
     if all(model.is_unavailable for model in comparison.models):
         raise VLMUnavailableError(f"{shown(options.models)}: none of the models could be asked")
 

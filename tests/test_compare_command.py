@@ -81,6 +81,15 @@ def test_log_of_a_model_can_be_followed(inside: Path, capsys: pytest.CaptureFixt
     assert (corrected[10:, 20:] == 2).all()
 
 
+def test_table_is_seen_where_no_log_can_be_written(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("compared").mkdir()
+    Path("compared/right").write_text("in the way")
+    assert run("--out", "compared", models=RECORDED) == 1
+    captured = capsys.readouterr()
+    assert "2 questions to each model" in captured.out
+    assert "compared/right" in captured.err
+
+
 def test_it_fails_only_where_nobody_could_be_asked(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gone = "- {name: gone, local: nowhere}\n- {name: off, vlm: 'https://api.openai.com/v1', model: m}\n"
     assert run(models=gone) == 1

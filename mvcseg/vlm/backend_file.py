@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -18,6 +17,7 @@ from mvcseg.vlm.chat import OPENAI_URL, checked_url
 from mvcseg.vlm.client import VLM, ReplayVLM
 from mvcseg.vlm.comparison import Price
 from mvcseg.vlm.local import LocalVLM
+from mvcseg.vlm.model_name import check_model_name
 from mvcseg.vlm.openai import OpenAIVLM
 from mvcseg.vlm.yaml_file import Located, entries_of, read_yaml, text_at, told
 from mvcseg.vlm.zero_shot import ZeroShotScorer
@@ -26,8 +26,6 @@ MOST_BACKENDS = 50
 _FORM = "- {name: llava, vlm: 'http://localhost:8000/v1', model: llava-1.5-7b}"
 _KINDS = ("vlm", "local", "zero_shot", "answers")
 _KEYS = ("name", *_KINDS, "model", "price", "send_key")
-# A folder is called like this on any system.
-_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.+ -]{0,62}[A-Za-z0-9_+-])?")
 
 
 @dataclass(frozen=True)
@@ -140,11 +138,10 @@ class _Unavailable:
 def _backend(entry: Located, *, folder: Path) -> Backend:
     assert isinstance(entry.value, dict)
     name = text_at(entry, "name")
-    if not _NAME.fullmatch(name):
-        raise DataError(
-            f"{entry.value['name'].place}: name: expected up to 64 letters, digits, spaces and _ . + - that a folder "
-            f"can be called, got {name!r:.80}"
-        )
+    try:
+        check_model_name(name)
+    except ConfigError as error:
+        raise DataError(f"{entry.value['name'].place}: {error}") from error
     given = [kind for kind in _KINDS if kind in entry.value]
     if len(given) != 1:
         raise DataError(

@@ -27,6 +27,7 @@ from mvcseg.vlm.changes import Change
 from mvcseg.vlm.client import VLM, ReplayVLM, most_at_once, most_views
 from mvcseg.vlm.comparison import Compared, Comparison, Price
 from mvcseg.vlm.groups import Group, asked_by
+from mvcseg.vlm.model_name import check_model_name
 from mvcseg.vlm.prompt import REPORT_PROMPT
 from mvcseg.vlm.questions import Plan, Question, plan_questions, view_image
 from mvcseg.vlm.tube_truth import TubeTruth, tube_truths
@@ -72,9 +73,9 @@ def compare_vlms(
         class_names: name of every class, by id.
         truth: integer ``(T, H, W)`` class ids, 255 where there is no ground truth.
         prices: name -> what that model charges.
-        cache: folder in which the answers of every model are kept, in a folder of its name; those that are there are
-            taken from it. `ReplayVLM`s need none. Wrap no model in a `CachedVLM` of your own: its kept answers would
-            count as calls.
+        cache: folder in which the answers of every model are kept, in a folder of its name (`check_model_name` says
+            what it may be); those that are there are taken from it. `ReplayVLM`s need none. Wrap no model in a
+            `CachedVLM` of your own: its kept answers would count as calls.
         flow: as in `correct_labels`, like all the following.
         min_area: least share of the frame.
         max_area: greatest share of the frame.
@@ -87,7 +88,8 @@ def compare_vlms(
         progress: called with a model's name, its questions done and all its questions.
 
     Raises:
-        ConfigError: there is no model, ``prices`` names another, or an argument is out of range.
+        ConfigError: there is no model, ``prices`` names another, an argument is out of range, or no folder can be
+            called like a model whose answers are to be kept.
         DataError: ground truth is broken or of another size, or the cache cannot be made.
         DTypeError: frames are not uint8, or labels no integers.
         ShapeError: video, labels and truth differ in length or size.
@@ -108,6 +110,9 @@ def compare_vlms(
         raise ConfigError("vlms: expected at least one model, got none")
     if set(priced) - set(vlms):
         raise ConfigError(f"prices: expected names of vlms, got {min(set(priced) - set(vlms))!r}")
+    if cache is not None:
+        for name in vlms:
+            check_model_name(name)
     if not 0 < agreement <= 1:
         raise ConfigError(f"agreement: expected a share of the views in (0, 1], got {agreement}")
     check_positive(concurrency=concurrency)

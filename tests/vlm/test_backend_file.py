@@ -57,6 +57,9 @@ def test_each_kind_is_read(tmp_path: Path) -> None:
         ("- name: ../a\n  local: b", r"line 1: name: expected up to 64 letters.*'\.\./a'"),
         ("- name: .a\n  local: b", "line 1: name: expected"),
         ("- name: a.\n  local: b", "line 1: name: expected"),
+        ("- name: Comparison.json\n  local: b", "line 1: name: expected .* got 'Comparison.json'"),
+        ("- {name: con, local: b}", "line 1: name: expected .* got 'con'"),
+        ("- name: a\n  vlm: http://exa mple/v1\n  model: m", r"line 2: vlm: expected http\(s\)"),
         (f"- name: {'a' * 65}\n  local: b", "line 1: name: expected"),
         ("- name: 7\n  local: b", "line 1: name: expected a text, got 7"),
         (

@@ -122,6 +122,15 @@ def test_models_never_share_answers(tmp_path: Path) -> None:
     assert (model.changes[0].to_name, model.kept) == ("sea", 0)
 
 
+def test_answers_are_kept_in_no_folder_but_the_one_given(tmp_path: Path) -> None:
+    told = Told("A river.")
+    for name in ("../../x", "/x", "..", "con"):
+        with pytest.raises(ConfigError, match="name: expected"):
+            compared({"a": told, name: told}, cache=tmp_path / "kept" / "here")
+    assert (told.calls, list(tmp_path.iterdir())) == (0, [])
+    assert compared({"../../x": told}).models[0].answered == 2
+
+
 def test_one_model_under_two_names_is_asked_twice(tmp_path: Path) -> None:
     result = compared({name: Told("A river.", identity="the same") for name in ("one", "other")}, cache=tmp_path)
     assert [(model.calls, model.kept) for model in result.models] == [(2, 0), (2, 0)]
