@@ -148,9 +148,7 @@ def wordy(pixels: int, *, text: str, status: str = "changed") -> dict[str, objec
     return row(pixels, status, question=text, answer=text, reason=text, answers=[view] * 20)
 
 
-@pytest.mark.parametrize(
-    "text", ["a" * 5000, "\"'<&>" * 200, "\u202e\x1b" * 60, "🌊" * 500], ids=lambda text: text[:2]
-)
+@pytest.mark.parametrize("text", ["a" * 5000, "\"'<&>" * 200, "\u202e\x1b" * 60, "🌊" * 500], ids=lambda text: text[:2])
 def test_what_very_many_wordy_regions_take_of_a_page_is_bounded(text: str) -> None:
     statuses = ["changed", "unclear"] * 303
     rows = [wordy(pixels, text=text, status=status) for pixels, status in enumerate(statuses)]
