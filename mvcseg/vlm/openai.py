@@ -65,8 +65,8 @@ class OpenAIVLM:
 
     Raises:
         MissingExtraError: the openai package is not installed.
-        ConfigError: a URL with a user name, password or query (keys would travel in it), a number out of range, or
-            OpenAI's own server without a key.
+        ConfigError: a URL with a user name, password or query (keys would travel in it) or a space, a number out of
+            range, or OpenAI's own server without a key.
     """
 
     def __init__(
