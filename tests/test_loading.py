@@ -11,12 +11,11 @@ import torch
 from dvis_files import CLASSES, DVISFiles
 
 from mvcseg.data.vspw_classes import VSPW_CLASSES
-from mvcseg.errors import CheckpointError, ConfigError, DataError, ShapeError
+from mvcseg.errors import CheckpointError, ConfigError, ShapeError
 from mvcseg.loading import choose_device, load_checkpoint, load_function
 from mvcseg.models.compact import CompactSegmenter
 from mvcseg.models.compact_checkpoint import save_compact
 from mvcseg.models.dvis import DVIS
-from mvcseg.vlm import Group, read_groups
 
 MINE = """
 import torch
@@ -108,33 +107,6 @@ def test_devices_by_name() -> None:
     for name in ("gpu", "cuda:99", "meta"):
         with pytest.raises(ConfigError, match=f"device: '{name}' cannot be used"):
             choose_device(name)
-
-
-def test_groups_are_read_by_name_and_by_id(tmp_path: Path) -> None:
-    path = tmp_path / "groups.json"
-    path.write_text('[{"noun": "water", "classes": ["river", 2]}]')
-    assert read_groups(path, class_names=["sky", "river", "lake"]) == (Group("water", (1, 2)),)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("{}", "expected"),
-        ("[]", "expected"),
-        ("[1]", "got the entry 1"),
-        ('[{"noun": "water"}]', "got the entry"),
-        ('[{"noun": "water", "classes": ["river", "ocean"]}]', "names of classes or ids, got 'ocean'"),
-        ('[{"noun": "water", "classes": ["river"]}]', "at least two"),
-        ('[{"noun": "water", "classes": ["river", 9]}]', "ids from 0 to 2"),
-        ('[{"classes": ["river", "lake"]}]', "noun"),
-        ("[", "JSON"),
-    ],
-)
-def test_a_broken_group_file_is_named(text: str, told: str, tmp_path: Path) -> None:
-    path = tmp_path / "groups.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match=rf"groups\.json.*{told}"):
-        read_groups(path, class_names=["sky", "river", "lake"])
 
 
 def test_a_published_file_is_found_out_and_has_the_data_sets_names(dvis_files: DVISFiles) -> None:
