@@ -18,6 +18,7 @@ from mvcseg.loading import choose_device
 from mvcseg.progress import frame_progress, watched_frames
 from mvcseg.segmenter import Video
 from mvcseg.vlm.backend_file import Backends, read_backends
+from mvcseg.vlm.changes import add_changes
 from mvcseg.vlm.compare_table import comparison_table, comparison_value
 from mvcseg.vlm.model_name import COMPARISON_FILE
 from mvcseg.vlm_options import ANSWERS_FOLDER, groups_of, prompt_of
@@ -61,7 +62,7 @@ def vlm_compare(options: argparse.Namespace) -> None:
     print(json.dumps(value) if options.json else comparison_table(comparison), flush=True)
     if out is not None:
         for model in comparison.models:
-            vlm.write_changes(out / model.name / CHANGES_FILE, model.changes)
+            add_changes(out / model.name / CHANGES_FILE, model.changes, video=video.name)
         write_json(out / COMPARISON_FILE, value)
     if all(model.is_unavailable for model in comparison.models):
         raise VLMUnavailableError(f"{shown(options.models)}: none of the models could be asked")

@@ -74,6 +74,7 @@ def test_log_of_a_model_can_be_followed(inside: Path, capsys: pytest.CaptureFixt
     assert run("--out", "compared", models=RECORDED) == 0
     assert json.loads(Path("compared/comparison.json").read_text())["has_truth"] is False
     capsys.readouterr()
+    assert {row["video"] for row in json.loads(Path("compared/right/changes.json").read_text())} == {"clip"}
     follow = ["correct", "clip", "pred", "--groups", "groups.yaml", "--answers", "compared/right/changes.json"]
     assert main([*follow, "--views", "1", "--out", "corrected"]) == 0
     corrected = np.array(Image.open("corrected/clip/00000001.png"))
