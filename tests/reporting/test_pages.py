@@ -293,7 +293,7 @@ def test_a_runs_pictures_are_shown_with_a_video_too(place: Path, make: Callable[
 def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", pictures=1)
     (run / "pictures" / "step_1000.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"step_1000\.png: expected a picture"):
+    with pytest.raises(DataError, match=r"step_1000\.png: no readable"):
         report_run(run, out=tmp_path / "page.html")
 
 
