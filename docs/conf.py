@@ -28,6 +28,7 @@ nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!mvcseg\b).*")]  # only our own names have a page here
 
 api_package = "mvcseg"
+api_internals = r"mvcseg\.(cli|commands|\w+_command|\w+_options|option_checks|argument_types|label_folders|progress)"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"

@@ -7,10 +7,12 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from html import unescape
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -32,6 +34,13 @@ const look = () => {
   else { before = links.length; setTimeout(look, 1000); }
 }; look();"""
 """The files that a search lists, once no more are added."""
+
+TOO_WIDE = """return [...document.querySelectorAll('table.names')].filter(
+  table => table.getBoundingClientRect().width > table.parentElement.clientWidth).length"""
+"""How many lists of names are cut off at the side."""
+SIZES = (
+    "return ['h1', 'h2'].map(each => parseFloat(getComputedStyle(document.querySelector(`article ${each}`)).fontSize))"
+)
 
 pytestmark = pytest.mark.timeout(900)  # the build is 50 s of work, and may share its cores
 pytest.importorskip("sphinx", reason="the documentation site needs the docs extra")
@@ -143,6 +152,9 @@ def test_search_finds_and_no_page_is_wider_than_the_screen(site: Path, tmp_path:
             for page in WIDE:
                 browser.get((site / f"{page}.html").as_uri())
                 assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page
+                assert browser.execute_script(TOO_WIDE) == 0, page
+        title, section = browser.execute_script(SIZES)
+        assert title > 1.2 * section
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     finally:
         browser.quit()
@@ -193,6 +205,66 @@ def test_a_new_module_is_in_the_reference_without_an_edit(tmp_path: Path, monkey
     assert "hidden" not in text.lower()
     assert "_root" not in text
     assert "This is :py:obj:`scenery.trees.oak`" in (out / "scenery.rst").read_text()
+
+
+def test_modules_of_the_command_line_are_gathered_in_one_last_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hamlet").mkdir()
+    (tmp_path / "hamlet" / "__init__.py").write_text('"""Top."""\n')
+    for name in ("cli", "well", "yard"):
+        (tmp_path / "hamlet" / f"{name}.py").write_text(f'"""The {name}."""\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    pages = importlib.import_module("api_pages")
+    pages.write_pages("hamlet", tmp_path, internals=r"hamlet\.(cli|\w+_command)")
+    entries = re.findall(r"^   ([\w.]+)$", (tmp_path / "hamlet.rst").read_text(), flags=re.MULTILINE)
+    assert entries == ["hamlet.well", "hamlet.yard", "command_line"]
+    assert (tmp_path / "command_line.rst").read_text().endswith("   :maxdepth: 1\n\n   hamlet.cli\n")
+    assert (tmp_path / "hamlet.cli.rst").is_file()
+
+
+def test_classes_and_functions_stand_before_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mountains.py").write_text(
+        '"""High."""\nHEIGHT = 30\n"""Metres."""\nclass Alp:\n    """One."""\ndef climb():\n    """Up."""\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    text = importlib.import_module("api_pages").page_text("mountains", [], children=[])
+    assert re.findall(r"~mountains\.(\w+)`", text) == ["Alp", "climb", "HEIGHT"]
+
+
+@dataclass
+class Hill:
+    """A hill."""
+
+    height: float
+    slope: float = 0.0
+
+
+class Brook(NamedTuple):
+    """A brook."""
+
+    length: float
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "title"),
+    [
+        (Hill, ["height", "slope"], "Args:"),
+        (Hill, ["height", "area"], "Attributes:"),  # one that the constructor does not take
+        (Brook, ["length"], "Args:"),
+        (Path, ["length"], "Attributes:"),
+    ],
+)
+def test_fields_of_a_record_are_described_once(
+    kind: type, names: list[str], title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    described_lines = [line for name in names for line in (f"    {name}: in metres, so that:", "        it fits.")]
+    lines = ["A thing.", "", "Attributes:", *described_lines, "", "More: words."]
+    importlib.import_module("api_pages").name_once(kind, lines)
+    assert lines == ["A thing.", "", title, *described_lines, "", "More: words."]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Every package and every module of the top level gets a page ``api/<name>.rst``; a new file appears without an edit.
 A package's page describes the names of its ``__all__`` under the path people import them from, then whatever else
 its files define in public. A name that one page describes and another exports has a line there that leads to it.
+Modules that only a command line needs (``api_internals``) are gathered under one last entry of the navigation.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +23,15 @@ from typing import Any, TypeVar, get_type_hints
 
 from sphinx.application import Sphinx
 
+INTERNALS_OPENING = [
+    "Command line internals", "=" * 22, "",
+    "What ``mvcseg COMMAND`` does with its arguments. Programs call the other modules instead.", "",
+]  # fmt: skip
+"""The beginning of that page."""
 LONGEST_VALUE = 90
 """Constants whose text is longer are listed without it."""
+INTERNALS = "command_line"
+"""Name of the page that leads to the modules of the command line."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +46,36 @@ class Constant:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before Sphinx looks for them."""
     app.add_config_value("api_package", "", "env")
-    app.connect("config-inited", lambda app, config: write_pages(config.api_package, Path(app.srcdir) / "api"))
+    app.add_config_value("api_internals", "", "env")
+    app.connect("config-inited", lambda app, config: write_all(config, Path(app.srcdir) / "api"))
+    # before Napoleon turns the sections into lists
+    app.connect("autodoc-process-docstring", lambda app, what, name, value, _, lines: name_once(value, lines), 400)
     app.connect("autodoc-skip-member", lambda app, what, name, value, *_: True if is_tuple_field(value) else None)
     app.connect("missing-reference", lambda app, env, node, text: text if is_variable(node) else None)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def write_pages(package: str, folder: Path) -> list[Path]:
-    """Pages of ``package`` in ``folder``; those of modules that are gone are removed, equal ones left untouched."""
+def write_all(config: Any, folder: Path) -> None:
+    """The pages that the configuration asks for."""
+    write_pages(config.api_package, folder, internals=config.api_internals)
+
+
+def write_pages(package: str, folder: Path, *, internals: str = "") -> list[Path]:
+    """Pages of ``package`` in ``folder``; those of modules that are gone are removed, equal ones left untouched.
+
+    Modules whose whole name matches ``internals`` are reached through a page of their own, the last of the package's.
+    """
     units = units_of(package)
-    written = []
+    hidden = [unit for unit in units if internals and re.fullmatch(internals, unit)]
+    texts = {}
     for unit, files in units.items():
-        page = folder / f"{unit}.rst"
-        text = page_text(unit, files, children=[other for other in units if other.rpartition(".")[0] == unit])
+        children = [other for other in units if other.rpartition(".")[0] == unit and other not in hidden]
+        texts[unit] = page_text(unit, files, children=[*children, *([INTERNALS] if hidden and unit == package else [])])
+    if hidden:
+        texts[INTERNALS] = "\n".join([*INTERNALS_OPENING, *contents(hidden)])
+    written = []
+    for name, text in texts.items():
+        page = folder / f"{name}.rst"
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
         written.append(page)
@@ -79,8 +105,8 @@ def page_text(unit: str, files: list[str], *, children: list[str]) -> str:
     homes = exports(module)
     lines = [*opening(unit, "=")]
     if children:
-        lines += [".. toctree::", "   :maxdepth: 1", "", *(f"   {child}" for child in children), ""]
-    shown = list(homes) or defined_names(module)
+        lines += contents(children)
+    shown = sorted(list(homes) or defined_names(module), key=lambda name: is_constant(module, name))
     lines += summary(module, shown)
     for name in shown:
         home = homes.get(name, unit)
@@ -95,6 +121,17 @@ def page_text(unit: str, files: list[str], *, children: list[str]) -> str:
         for name in own:
             lines += description(file, name, file)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def contents(pages: list[str]) -> list[str]:
+    """The directive that leads to other pages."""
+    return [".. toctree::", "   :maxdepth: 1", "", *(f"   {page}" for page in pages), ""]
+
+
+def is_constant(module: ModuleType, name: str) -> bool:
+    """Whether a name is neither class nor function; such come last."""
+    value = getattr(module, name)
+    return not (inspect.isclass(value) or inspect.isroutine(value))
 
 
 def opening(module: str, sign: str, *, is_indexed: bool = True) -> list[str]:
@@ -219,6 +256,23 @@ def parsed(module: str) -> ast.Module:
 def module_named(name: str) -> ModuleType:
     """A module; unlike an attribute of its package, never the function of the same name."""
     return importlib.import_module(name)
+
+
+def name_once(value: Any, lines: list[str]) -> None:
+    """Describe the fields of a record as the parameters they are, not as attributes beside undescribed parameters.
+
+    A docstring keeps its attributes where they are not fields that the constructor takes.
+    """
+    if "Attributes:" not in lines or "Args:" in lines:
+        return
+    taken = (
+        {field.name for field in fields(value) if field.init} if is_dataclass(value) else getattr(value, "_fields", ())
+    )
+    start = lines.index("Attributes:") + 1
+    block = next((i for i in range(start, len(lines)) if lines[i][:1].strip()), len(lines))
+    named = [match[1] for line in lines[start:block] if (match := re.match(r" {4}\*{0,2}(\w+)[^:]*:", line))]
+    if set(named) <= set(taken):
+        lines[start - 1] = "Args:"
 
 
 def is_tuple_field(value: Any) -> bool:
