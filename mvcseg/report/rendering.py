@@ -22,6 +22,7 @@ SCRIPTS = (
     "tables",
     "heat",
     "panels",
+    "layout",
     "player",
     "controls",
     "jumps",
