@@ -1,6 +1,6 @@
 """`mvcseg vlm-compare` on a CamVid clip: a server, two models in folders, recorded answers, and a server that is gone.
 
-No model that knows anything is at hand here, so the answerers are stand-ins, and what is shown is the tool: a chat
+The answerers know nothing, they are stand-ins, and what is shown is the tool: a chat
 server on loopback that is told the truth and says it with a given probability, a LLaVA and a CLIP with random weights
 (a few kilobytes, read the way real ones are), and the log of an earlier run. The label maps are real: the published
 ENet's, with the groups that its own confusions on the test clip propose.

@@ -1,6 +1,6 @@
 """What class correction is worth on CamVid, by the accuracy of whoever answers: the figures of docs/vlm.md.
 
-    python benchmarks/vlm_study.py --camvid shared/data/camvid --weights shared/data/weights
+    python benchmarks/vlm_study.py --camvid $CAMVID --weights $WEIGHTS
     python benchmarks/vlm_study.py --redraw              # the page's tables and its figure from the stored results
 
 ``--camvid`` is the data set in the VSPW layout, ``--weights`` holds ``enet_camvid/``, ``espnet_camvid/`` and
