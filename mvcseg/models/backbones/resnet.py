@@ -1,8 +1,9 @@
-"""ResNet of 18, 34, 50 or 101 layers with frozen batch norm, on timm's blocks.
+"""ResNet of 18, 34, 50 or 101 layers with frozen batch norm.
 
 The stride of a stage sits on the (first) 3 x 3 convolution of its first block. Published DVIS++ checkpoints have 50
 layers; 18 and 34 are for small models of one's own. Norms never learn and never update: their four
-vectors are buffers, as in the published checkpoints.
+vectors are buffers, as in the published checkpoints. Entries of the state dict have the names of torchvision and timm,
+whose nets these are; the blocks are written here because importing either costs 190 MiB and seconds.
 
 On the CPU, channels-last is the faster layout: ``net.to(memory_format=torch.channels_last)``.
 
@@ -67,8 +68,6 @@ class FrozenBatchNorm(nn.Module):
 
     Args:
         channels: C.
-        device: of the buffers.
-        dtype: of the buffers.
     """
 
     weight: Tensor
@@ -76,16 +75,75 @@ class FrozenBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.ones(channels, device=device, dtype=dtype))
-        self.register_buffer("bias", torch.zeros(channels, device=device, dtype=dtype))
-        self.register_buffer("running_mean", torch.zeros(channels, device=device, dtype=dtype))
-        self.register_buffer("running_var", torch.ones(channels, device=device, dtype=dtype))
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` of ``(N, C, H, W)``."""
         return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-5)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut: ``(N, C, H, W)`` to ``(N, width, H / stride, W / stride)``.
+
+    Args:
+        channels: C.
+        width: of both convolutions.
+        stride: of the first.
+        downsample: makes the shortcut's map fit the sum; None where it fits.
+    """
+
+    expansion = 1
+
+    def __init__(self, channels: int, width: int, *, stride: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = FrozenBatchNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = FrozenBatchNorm(width)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of branch and shortcut, rectified."""
+        inner = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        inner = self.bn2(self.conv2(inner))
+        inner += x if self.downsample is None else self.downsample(x)
+        return functional.relu(inner, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """Convolutions of 1 x 1, 3 x 3 and 1 x 1 and a shortcut: ``(N, C, H, W)`` to ``(N, 4 width, H / s, W / s)``.
+
+    Args:
+        channels: C.
+        width: of the first two convolutions.
+        stride: s, of the second.
+        downsample: makes the shortcut's map fit the sum; None where it fits.
+    """
+
+    expansion = 4
+
+    def __init__(self, channels: int, width: int, *, stride: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = FrozenBatchNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = FrozenBatchNorm(width)
+        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
+        self.bn3 = FrozenBatchNorm(width * self.expansion)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of branch and shortcut, rectified."""
+        inner = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        inner = functional.relu(self.bn2(self.conv2(inner)), inplace=True)
+        inner = self.bn3(self.conv3(inner))
+        inner += x if self.downsample is None else self.downsample(x)
+        return functional.relu(inner, inplace=True)
 
 
 class ResNet(nn.Module):
@@ -111,15 +169,18 @@ class ResNet(nn.Module):
         super().__init__()
         if depth not in BLOCKS:
             raise ConfigError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, got {depth!r}")
-        from timm.models.resnet import BasicBlock, Bottleneck
-        from timm.models.resnet import ResNet as TimmResNet
-
-        # a frozen norm of weight zero, timm's start of a residual branch, would silence the branch for good
         block = BasicBlock if depth in SHALLOW else Bottleneck
-        net = TimmResNet(block, list(BLOCKS[depth]), num_classes=0, norm_layer=FrozenBatchNorm, zero_init_last=False)
         self.channels = (64, 128, 256, 512) if depth in SHALLOW else (256, 512, 1024, 2048)
-        self.conv1, self.bn1 = net.conv1, net.bn1
-        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), FrozenBatchNorm(64)
+        first, second, third, fourth = BLOCKS[depth]
+        self.layer1 = _stage(block, 64, 64, count=first, stride=1)
+        self.layer2 = _stage(block, self.channels[0], 128, count=second, stride=2)
+        self.layer3 = _stage(block, self.channels[1], 256, count=third, stride=2)
+        self.layer4 = _stage(block, self.channels[2], 512, count=fourth, stride=2)
+        # norms start as the identity: one of weight zero, usual at the end of a branch, would silence it for good
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Maps at strides 4, 8, 16 and 32.
@@ -136,3 +197,15 @@ class ResNet(nn.Module):
         res3 = self.layer2(res2)
         res4 = self.layer3(res3)
         return res2, res3, res4, self.layer4(res4)
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], channels: int, width: int, *, count: int, stride: int
+) -> nn.Sequential:
+    wide = width * block.expansion
+    downsample = None
+    if stride != 1 or channels != wide:
+        downsample = nn.Sequential(nn.Conv2d(channels, wide, 1, stride=stride, bias=False), FrozenBatchNorm(wide))
+    blocks = [block(channels, width, stride=stride, downsample=downsample)]
+    blocks += [block(wide, width, stride=1, downsample=None) for _ in range(count - 1)]
+    return nn.Sequential(*blocks)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from golden_files import Golden, GoldenFolders, describe_state, fill_module, read_entries
@@ -83,11 +86,11 @@ def test_maps_have_the_stated_strides_and_channels(net: ResNet, height: int, wid
         assert feature.shape == (2, channels, height // stride, width // stride)
 
 
-@pytest.mark.parametrize("depth", [18, 34])
-def test_a_shallow_net_is_torchvisions(depth: int) -> None:
+@pytest.mark.parametrize(("depth", "last"), [(18, 512), (34, 512), (50, 2048), (101, 2048)])
+def test_a_net_is_torchvisions(depth: int, last: int) -> None:
     torchvision = pytest.importorskip("torchvision")
     net = fill_module(ResNet(depth), prefix="backbone.", names=to_official).eval()
-    assert net.channels == (64, 128, 256, 512)
+    assert net.channels == (last // 8, last // 4, last // 2, last)
     other = getattr(torchvision.models, f"resnet{depth}")().eval()
     state = other.state_dict() | net.state_dict()
     assert set(state) == set(other.state_dict())
@@ -98,6 +101,27 @@ def test_a_shallow_net_is_torchvisions(depth: int) -> None:
         for feature, layer in zip(net(images), (other.layer1, other.layer2, other.layer3, other.layer4), strict=True):
             x = layer(x)
             torch.testing.assert_close(feature, x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_weights_are_drawn_as_timm_draws_them(depth: int) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(3)
+    net = ResNet(depth)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    other = timm.create_model(f"resnet{depth}", num_classes=0, zero_init_last=False)
+    assert torch.equal(torch.rand(1), after)
+    assert [name for name, _ in net.named_parameters()] == [n for n, p in other.named_parameters() if p.ndim == 4]
+    assert all(torch.equal(parameter, other.get_parameter(name)) for name, parameter in net.named_parameters())
+
+
+def test_building_one_imports_no_other_package() -> None:
+    script = """
+import sys; import mvcseg; from mvcseg.models.dvis import build_dvis
+before = set(sys.modules); build_dvis("vspw_minvis_r50"); print(*sorted(set(sys.modules) - before))"""
+    added = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"timm", "torchvision", "torch._dynamo", "sympy", "scipy", "PIL"} & set(added)
 
 
 def test_training_leaves_the_norms_as_they_are_and_reaches_every_convolution() -> None:
