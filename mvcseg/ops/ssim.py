@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,12 +19,11 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.ops.label_windows import losses_everywhere, losses_of_disagreement
 from mvcseg.ops.parallel import for_each_item
+from mvcseg.ops.similarity import similarity
 from mvcseg.shapes import check_float, check_integer, check_num_classes, check_shapes
 
-_K1, _K2 = 0.01, 0.03
-_LARGEST_TABLE = 7
-"""Widest window whose losses are looked up, one megabyte; beyond it they are computed."""
 _Array = npt.NDArray[Any]
 _Values = TypeVar("_Values", Tensor, npt.NDArray[Any])
 
@@ -83,7 +81,7 @@ def _plane_similarity(a: _Values, b: _Values, data_range: float, window: int) ->
     var_a: _Values = sample * (_window_mean(a * a, window) - mean_a * mean_a)
     var_b: _Values = sample * (_window_mean(b * b, window) - mean_b * mean_b)
     cov: _Values = sample * (_window_mean(a * b, window) - mean_a * mean_b)
-    return _similarity(mean_a, mean_b, var_a, var_b, cov, data_range=data_range)
+    return similarity(mean_a, mean_b, var_a, var_b, cov, data_range=data_range)
 
 
 def _window_mean(values: _Values, window: int) -> _Values:
@@ -143,9 +141,8 @@ def label_ssim(a: Tensor, b: Tensor, *, num_classes: int, counted: Tensor | None
     if counted is None:
         counted = torch.ones((1, 1, 1), dtype=torch.bool, device=a.device).expand(a.shape)
     keep = counted[:, margin : a.shape[1] - margin, margin : a.shape[2] - margin]
-    if a.device.type == "cpu":
-        return torch.from_numpy(_scores_by_item(a.numpy(), b.numpy(), keep.numpy(), num_classes, window))
-    return _scores_at_once(a, b, keep, num_classes, window)
+    scores = _scores_by_item if a.device.type == "cpu" else _scores_at_once
+    return scores(a, b, keep, num_classes, window)
 
 
 def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:
@@ -156,120 +153,20 @@ def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:
     return torch.where((labels >= 0) & (labels < num_classes), labels, 255).byte()
 
 
-def _scores_at_once(a: Tensor, b: Tensor, keep: Tensor, num_classes: int, window: int) -> Tensor:
-    """The definition, for accelerators."""
-    losses = []
-    for index in range(num_classes):  # one class at a time: K one-hot maps at once would fill the memory
-        one_a, one_b = a == index, b == index
-        n_a, n_b, n_ab = (_window_sum(x.float(), window).double() for x in (one_a, one_b, one_a & one_b))
-        loss = 1 - _binary_similarity(n_a, n_b, n_ab, area=window**2)
-        losses.append((loss * keep).sum(dim=(1, 2)))
-    return 1 - torch.stack(losses, dim=1) / keep.sum(dim=(1, 2), dtype=torch.float64)[:, None]
-
-
-def _scores_by_item(a: _Array, b: _Array, keep: _Array, num_classes: int, window: int) -> _Array:
-    """The same in NumPy, items in a pool of threads."""
-    scores = np.full((len(a), num_classes), np.nan)
-
-    def run(item: int) -> None:
-        number = np.count_nonzero(keep[item])
+def _scores_by_item(a: Tensor, b: Tensor, keep: Tensor, num_classes: int, window: int) -> Tensor:
+    """One item after the other in NumPy, whose short operations two threads would only hand each other."""
+    scores = torch.full((len(a), num_classes), math.nan, dtype=torch.float64)
+    for score, *maps in zip(scores.numpy(), a.numpy(), b.numpy(), keep.numpy(), strict=True):
+        number = np.count_nonzero(maps[2])
         if number > 0:
-            losses = _losses_of_disagreement(a[item], b[item], keep[item], num_classes, window)
-            scores[item] = 1 - losses / number
-
-    for_each_item(run, len(a))
+            score[:] = 1 - losses_of_disagreement(*maps, num_classes=num_classes, window=window) / number
     return scores
 
 
-def _losses_of_disagreement(a: _Array, b: _Array, keep: _Array, num_classes: int, window: int) -> _Array:
-    """Sums of ``1 - SSIM`` by class over the kept windows of one pair of byte maps.
-
-    A window without a disagreement about a class scores exactly 1 there, so only the windows of the box around all
-    disagreements are counted, and only those of disagreeing classes. Maps are walked as flat arrays: windows that
-    would straddle two rows are cut off by ``keep``.
-    """
-    losses = np.zeros(num_classes)
-    differs = a != b
-    rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
-    if len(rows) == 0:
-        return losses
-    top, left = max(int(rows[0]) - window + 1, 0), max(int(columns[0]) - window + 1, 0)
-    box = np.s_[top : int(rows[-1]) + window, left : int(columns[-1]) + window]
-    a, b, differs = (np.ascontiguousarray(x[box]).reshape(-1) for x in (a, b, differs))
-    kept = keep[box[0].start : box[0].stop - window + 1, box[1].start : box[1].stop - window + 1]
-    width = kept.shape[1] + window - 1
-    kept = np.pad(kept, ((0, 0), (0, window - 1))).reshape(-1)
-    where = np.flatnonzero(differs)
-    in_a, in_b = a[where], b[where]
-    for index in np.flatnonzero(np.bincount(in_a, minlength=256) + np.bincount(in_b, minlength=256)):
-        if index >= num_classes:
-            break
-        about = where[(in_a == index) | (in_b == index)] // width
-        first, last = max(int(about[0]) - window + 1, 0) * width, (int(about[-1]) + window) * width
-        one_a, one_b = (a[first:last] == index).view(np.uint8), (b[first:last] == index).view(np.uint8)
-        n_a, n_b, n_differ = (_flat_window_sum(x, width, window) for x in (one_a, one_b, one_a ^ one_b))
-        touched = np.flatnonzero((n_differ != 0) & kept[first:][: len(n_differ)])
-        losses[index] = _losses(n_a[touched], n_b[touched], n_differ[touched], window).sum()
-    return losses
-
-
-def _losses(n_a: _Array, n_b: _Array, n_differ: _Array, window: int) -> _Array:
-    """``1 - SSIM`` of binary windows with so many ones each, which differ in so many pixels."""
-    if window <= _LARGEST_TABLE:
-        side = window**2 + 1
-        index = n_a.astype(np.intp)
-        index *= side
-        index += n_b
-        index *= side
-        index += n_differ
-        return _loss_table(window)[index]
-    n_a, n_b, n_differ = (n.astype(np.float64) for n in (n_a, n_b, n_differ))
-    return 1 - _binary_similarity(n_a, n_b, (n_a + n_b - n_differ) / 2, area=window**2)
-
-
-@cache
-def _loss_table(window: int) -> _Array:
-    counts = np.arange(window**2 + 1, dtype=np.float64)
-    n_a, n_b, n_differ = counts[:, None, None], counts[:, None], counts
-    table = 1 - _binary_similarity(n_a, n_b, (n_a + n_b - n_differ) / 2, area=window**2)
-    return table.reshape(-1)
-
-
-def _flat_window_sum(ones: _Array, width: int, window: int) -> _Array:
-    """Ones in each square whose upper left pixel is at that place of a flat map; the last squares fall short."""
-    if window**2 > 255:
-        ones = ones.astype(np.uint32)
-    for stride in (width, 1):
-
-        def cut(values: _Array, first: int, last: int, stride: int = stride) -> _Array:
-            return values[first * stride : len(values) - last * stride]
-
-        ones = _run_sum(ones, window, cut)
-    return ones
-
-
-def _binary_similarity(n_a: _Values, n_b: _Values, n_ab: _Values, area: int) -> _Values:
-    """SSIM of binary windows with so many ones in each and in both."""
-    mean_a, mean_b = n_a / area, n_b / area
-    var_a = (n_a - n_a * n_a / area) / (area - 1)
-    var_b = (n_b - n_b * n_b / area) / (area - 1)
-    cov = (n_ab - n_a * n_b / area) / (area - 1)
-    return _similarity(mean_a, mean_b, var_a, var_b, cov, data_range=1.0)
-
-
-def _similarity(
-    mean_a: _Values, mean_b: _Values, var_a: _Values, var_b: _Values, cov: _Values, *, data_range: float
-) -> _Values:
-    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    above: _Values = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
-    below: _Values = (mean_a * mean_a + mean_b * mean_b + c1) * (var_a + var_b + c2)
-    score: _Values = above / below
-    return score
-
-
-def _window_sum(values: Tensor, window: int) -> Tensor:
-    """Sums over all ``window x window`` squares that lie in the last two axes."""
-    return _axis_sum(_axis_sum(values, -2, window), -1, window)
+def _scores_at_once(a: Tensor, b: Tensor, keep: Tensor, num_classes: int, window: int) -> Tensor:
+    """All items in tensor operations, for accelerators."""
+    number = keep.sum(dim=(1, 2), dtype=torch.float64)
+    return 1 - losses_everywhere(a, b, keep, num_classes=num_classes, window=window) / number[:, None]
 
 
 def _axis_sum(values: _Values, axis: int, window: int) -> _Values:
