@@ -1,0 +1,1 @@
+"""Triton functions, imported at their first use only: Triton is not there everywhere."""
