@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from mvcseg.ops.similarity import binary_similarity
 
-_TILE = 16, 32
+_TILE = 12, 24
 """Rows and columns of windows worked on together."""
 _PIXELS_AT_ONCE = 1 << 17
 """So many stay in a core's cache."""

@@ -120,6 +120,7 @@ def _warp_at_once(maps: Tensor, flow: Tensor) -> Tensor:
 def _warp_by_item(maps: Tensor, flow: Tensor) -> Tensor:
     """The same in NumPy, items in a pool of threads."""
     width = maps.shape[-1]
+    integers = np.int32 if width * maps.shape[-2] < 2**31 else np.int64
     moved = torch.empty_like(maps, memory_format=torch.contiguous_format)
     motion = _as_array(flow)
     sources, results = maps.flatten(2).numpy(), moved.flatten(2).numpy()
@@ -127,14 +128,15 @@ def _warp_by_item(maps: Tensor, flow: Tensor) -> Tensor:
     def run(item: int) -> None:
         x, y = _source_of_item(motion[item])
         outside = ~_is_inside(x, y)
-        x[outside] = y[outside] = 0
-        index = np.rint(y, out=y).astype(np.intp)
+        for place in (x, y):
+            np.copyto(place, 0, where=outside)
+        index = np.rint(y, out=y).astype(integers)
         index *= width
-        index += np.rint(x, out=x).astype(np.intp)
-        index, outside = index.reshape(-1), outside.reshape(-1)
+        index += np.rint(x, out=x).astype(integers)
+        places, outside = index.reshape(-1).astype(np.intp), outside.reshape(-1)
         for source, result in zip(sources[item], results[item], strict=True):
-            source.take(index, out=result)
-            result[outside] = _OUTSIDE_LABEL
+            result[:] = source.take(places)
+            np.copyto(result, _OUTSIDE_LABEL, where=outside)
 
     for_each_item(run, len(maps))
     return moved
