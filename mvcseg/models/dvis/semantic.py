@@ -8,28 +8,18 @@ of a few rows with the queries innermost, so that no full-size mask of every que
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-STRIDE = 4
-"""Pixels of the padded input per mask pixel."""
-_CPU_STRIP = 1 << 20
-"""Mask values in a strip on the CPU: a few megabytes, which its caches hold."""
-_GPU_STRIP = 1 << 26
-"""Mask values in a strip elsewhere: few launches, and a quarter of a gigabyte in float32."""
+from mvcseg.ops.semantic_decoding import STRIDE as STRIDE
+from mvcseg.ops.semantic_decoding import full_precision as full_precision
+from mvcseg.ops.semantic_decoding import score_strips, strip_labels
+from mvcseg.ops.semantic_decoding_tiles import tile_labels
 
 
 def class_table(class_logits: Tensor) -> Tensor:
     """Class probabilities ``(..., Q, K)`` of logits ``(..., Q, K + 1)``, "no object" dropped; float32 at least."""
     return full_precision(class_logits).softmax(dim=-1)[..., :-1]
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """In float32 at least: sums over frames and pixels would stop growing in half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def in_dataset_order(table: Tensor, class_order: Tensor | None) -> Tensor:
@@ -84,7 +74,7 @@ def semantic_scores(masks: Tensor, table: Tensor, *, size: tuple[int, int], outp
     Returns:
         ``(K, height, width)``, not negative; differentiable.
     """
-    strips = _score_strips(masks, table, size=size, output_size=output_size)
+    strips = score_strips(masks, table, size=size, output_size=output_size)
     if torch.is_grad_enabled():
         return torch.cat([scores.permute(2, 0, 1) for _, scores in strips], dim=1)
     result = full_precision(masks.new_empty(0)).new_empty(table.shape[-1], *output_size)
@@ -102,93 +92,5 @@ def semantic_labels(
         Classes ``(height, width)`` uint8, of equal scores the lowest; and whether all scores are numbers, a
         bool tensor without axes.
     """
-    labels = torch.empty(output_size, dtype=torch.uint8, device=masks.device)
-    is_number = torch.ones((), dtype=torch.bool, device=masks.device)
-    for start, scores in _score_strips(masks, table, size=size, output_size=output_size):
-        best, classes = scores.max(dim=-1)
-        labels[start : start + len(scores)] = classes
-        is_number &= ~best.isnan().any()
-    return labels, is_number
-
-
-def _score_strips(
-    masks: Tensor, table: Tensor, *, size: tuple[int, int], output_size: tuple[int, int]
-) -> Iterator[tuple[int, Tensor]]:
-    """First row and scores ``(rows, width, K)`` of consecutive strips of the output."""
-    masks, table = full_precision(masks), full_precision(table).to(masks.device)
-    for start, shares in _probability_strips(masks, size=size, output_size=output_size):
-        rows, width, queries = shares.shape
-        with torch.autocast(masks.device.type, enabled=False):  # the best class is decided by small differences
-            scores = shares.reshape(rows * width, queries) @ table.to(shares.dtype)
-        yield start, scores.view(rows, width, -1)
-
-
-def _probability_strips(
-    masks: Tensor, *, size: tuple[int, int], output_size: tuple[int, int]
-) -> Iterator[tuple[int, Tensor]]:
-    """First row and mask probabilities ``(rows, width, Q)`` of consecutive strips of the output."""
-    height, width = output_size
-    values_per_row = max(size[1], width) * masks.shape[-1] * max(1.0, size[0] / height)
-    budget = _CPU_STRIP if masks.device.type == "cpu" else _GPU_STRIP
-    step = max(STRIDE, int(budget / values_per_row) // STRIDE * STRIDE)
-    resizing = None if size == output_size else (_Lerp(size[0], height, masks), _Lerp(size[1], width, masks))
-    for start in range(0, height, step):
-        stop = min(start + step, height)
-        if resizing is None:
-            yield start, _probabilities(masks, start, stop, width=width)
-            continue
-        rows, columns = resizing
-        first, last = rows.first_source[start], rows.last_source[stop - 1] + 1
-        shares = _probabilities(masks, first, last, width=size[1])
-        yield start, columns.apply(rows.apply(shares, dim=0, start=start, stop=stop, offset=first), dim=1)
-
-
-def _probabilities(masks: Tensor, start: int, stop: int, *, width: int) -> Tensor:
-    """Mask probabilities ``(stop - start, width, Q)`` of rows of the padded input, cropped to ``width``.
-
-    Only the mask rows these see are upsampled, with one row more on both sides, which is as far as the
-    bilinear filter reaches; so a strip holds the very values of the whole.
-    """
-    first = max(0, start // STRIDE - 1)
-    last = min(len(masks), (stop - 1) // STRIDE + 2)
-    strip = masks.unsqueeze(0)[:, first:last].permute(0, 3, 1, 2)  # channels-last: queries stay innermost
-    enlarged = functional.interpolate(
-        strip,
-        size=(STRIDE * strip.shape[-2], STRIDE * strip.shape[-1]),
-        mode="bilinear",
-        align_corners=False,
-    )
-    offset = first * STRIDE
-    cropped = enlarged[0].permute(1, 2, 0)[start - offset : stop - offset, :width]
-    return cropped.sigmoid()
-
-
-class _Lerp:
-    """Bilinear resizing of one axis as two gathers and a blend, for any range of the result.
-
-    Positions are computed in the dtype of the data, as ``torch.nn.functional.interpolate`` does.
-    """
-
-    def __init__(self, length: int, resized: int, like: Tensor) -> None:
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        scale = torch.tensor(length, dtype=dtype) / resized
-        position = (scale * (torch.arange(resized, dtype=dtype) + 0.5) - 0.5).clamp_(min=0)
-        low = position.long().clamp_(max=length - 1)
-        high = (low + 1).clamp_(max=length - 1)
-        self.first_source: Sequence[int] = low.tolist()
-        self.last_source: Sequence[int] = high.tolist()
-        self.low, self.high = low.to(like.device), high.to(like.device)
-        self.share = (position - low).to(like)
-
-    def apply(self, x: Tensor, *, dim: int, start: int = 0, stop: int | None = None, offset: int = 0) -> Tensor:
-        """Entries ``start`` to ``stop`` of the resized axis ``dim``; ``x`` begins at entry ``offset`` of the old."""
-        window = slice(start, stop)
-        low = x.index_select(dim, self.low[window] - offset)
-        high = x.index_select(dim, self.high[window] - offset)
-        shape = [1] * x.ndim
-        shape[dim] = -1
-        return (
-            low.lerp_(high, self.share[window].view(shape))
-            if not x.requires_grad
-            else low.lerp(high, self.share[window].view(shape))
-        )
+    decode = tile_labels if masks.device.type == "cpu" else strip_labels
+    return decode(masks, table, size=size, output_size=output_size)
