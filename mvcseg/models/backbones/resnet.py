@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.errors import ConfigError
+from mvcseg.models.backbones.folded import EPSILON, normed_convolution
 from mvcseg.models.backbones.renaming import Renaming
 from mvcseg.shapes import check_shapes
 
@@ -84,7 +85,7 @@ class FrozenBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` of ``(N, C, H, W)``."""
-        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-5)
+        return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=EPSILON)
 
 
 class BasicBlock(nn.Module):
@@ -94,12 +95,12 @@ class BasicBlock(nn.Module):
         channels: C.
         width: of both convolutions.
         stride: of the first.
-        downsample: makes the shortcut's map fit the sum; None where it fits.
+        downsample: convolution and norm that make the shortcut's map fit the sum; None where it fits.
     """
 
     expansion = 1
 
-    def __init__(self, channels: int, width: int, *, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(self, channels: int, width: int, *, stride: int, downsample: nn.Sequential | None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = FrozenBatchNorm(width)
@@ -109,9 +110,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of branch and shortcut, rectified."""
-        inner = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        inner = self.bn2(self.conv2(inner))
-        inner += x if self.downsample is None else self.downsample(x)
+        inner = functional.relu(normed_convolution(x, self.conv1, self.bn1), inplace=True)
+        inner = normed_convolution(inner, self.conv2, self.bn2)
+        inner += x if self.downsample is None else normed_convolution(x, *self.downsample)
         return functional.relu(inner, inplace=True)
 
 
@@ -122,12 +123,12 @@ class Bottleneck(nn.Module):
         channels: C.
         width: of the first two convolutions.
         stride: s, of the second.
-        downsample: makes the shortcut's map fit the sum; None where it fits.
+        downsample: convolution and norm that make the shortcut's map fit the sum; None where it fits.
     """
 
     expansion = 4
 
-    def __init__(self, channels: int, width: int, *, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(self, channels: int, width: int, *, stride: int, downsample: nn.Sequential | None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
         self.bn1 = FrozenBatchNorm(width)
@@ -139,10 +140,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of branch and shortcut, rectified."""
-        inner = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        inner = functional.relu(self.bn2(self.conv2(inner)), inplace=True)
-        inner = self.bn3(self.conv3(inner))
-        inner += x if self.downsample is None else self.downsample(x)
+        inner = functional.relu(normed_convolution(x, self.conv1, self.bn1), inplace=True)
+        inner = functional.relu(normed_convolution(inner, self.conv2, self.bn2), inplace=True)
+        inner = normed_convolution(inner, self.conv3, self.bn3)
+        inner += x if self.downsample is None else normed_convolution(x, *self.downsample)
         return functional.relu(inner, inplace=True)
 
 
@@ -192,7 +193,7 @@ class ResNet(nn.Module):
             ShapeError: ``images`` is not of that shape.
         """
         check_shapes(images=(images, "n 3 h w"))
-        stem = functional.relu(self.bn1(self.conv1(images)), inplace=True)
+        stem = functional.relu(normed_convolution(images, self.conv1, self.bn1), inplace=True)
         res2 = self.layer1(functional.max_pool2d(stem, 3, stride=2, padding=1))
         res3 = self.layer2(res2)
         res4 = self.layer3(res3)

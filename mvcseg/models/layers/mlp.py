@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mvcseg.models.layers.linear import Linear
 
 
 class MLP(nn.Module):
@@ -18,10 +21,10 @@ class MLP(nn.Module):
     def __init__(self, *widths: int) -> None:
         super().__init__()
         pairs = pairwise(widths)
-        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairs)
+        self.layers = nn.ModuleList(Linear(inner, outer) for inner, outer in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., last width)`` of ``(..., first width)``."""
         for layer in self.layers[:-1]:
-            x = functional.relu(layer(x))
+            x = functional.relu(layer(x), inplace=not torch.is_grad_enabled())
         return self.layers[-1](x)  # type: ignore[no-any-return]

@@ -100,7 +100,7 @@ def test_a_net_is_torchvisions(depth: int, last: int) -> None:
         x = other.maxpool(other.relu(other.bn1(other.conv1(images))))
         for feature, layer in zip(net(images), (other.layer1, other.layer2, other.layer3, other.layer4), strict=True):
             x = layer(x)
-            torch.testing.assert_close(feature, x, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(feature, x, rtol=1e-4, atol=1e-5 * float(x.abs().max()))
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -156,8 +156,9 @@ def test_compiles_without_a_graph_break_and_exports(net: ResNet) -> None:
     exported = torch.export.export(net, (images,))
     with torch.inference_mode():
         for ours, other, third in zip(net(images), compiled(images), exported.module()(images), strict=True):
-            torch.testing.assert_close(other, ours)
-            torch.testing.assert_close(third, ours)
+            rounding = {"rtol": 1e-5, "atol": 1e-5 * float(ours.abs().max())}  # an eager call folds the norms
+            torch.testing.assert_close(other, ours, **rounding)
+            torch.testing.assert_close(third, ours, **rounding)
 
 
 def test_another_depth_is_refused() -> None:
