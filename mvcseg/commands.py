@@ -101,7 +101,7 @@ def predict(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """``mvcseg run``."""
-    from mvcseg.flow import FarnebackFlow
+    from mvcseg.flow import farneback_on
     from mvcseg.pipeline import run_video
     from mvcseg.tta import scaled_views
 
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> None:
             num_classes=len(class_names),
             clip_length=options.clip_length,
             views=scaled_views(video.size, views, short_side=short_side, long_side=long_side),
-            flow=FarnebackFlow() if len(loaded) > 1 else None,
+            flow=farneback_on(device) if len(loaded) > 1 else None,
         )
     labels, correction = result.labels.to(torch.uint8), None
     write_labels(out, video, labels, class_names=class_names)  # kept, whatever becomes of the questions

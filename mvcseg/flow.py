@@ -80,8 +80,7 @@ class FarnebackFlow:
         flags: int = 0,
         workers: int | None = None,
     ) -> None:
-        _check_numbers(pyramid_scale, poly_sigma)
-        check_positive(levels=levels, window=window, iterations=iterations, poly_n=poly_n)
+        _check_numbers(pyramid_scale, poly_sigma, levels=levels, window=window, iterations=iterations, poly_n=poly_n)
         if workers is not None:
             check_positive(workers=workers)
         if flags & 4:
@@ -158,6 +157,7 @@ class TensorFarnebackFlow:
         poly_n: side of the neighbourhood of each polynomial expansion, in pixels.
         poly_sigma: Gaussian width of that neighbourhood, in pixels.
         pairs_at_once: pairs in memory at once, some 60 floats a pixel each.
+        device: where to compute, whatever device the frames are on; None for where they are. The flow stays there.
 
     Raises:
         ConfigError: a number is outside its range.
@@ -180,9 +180,10 @@ class TensorFarnebackFlow:
         poly_n: int = 5,
         poly_sigma: float = 1.2,
         pairs_at_once: int = 16,
+        device: torch.device | None = None,
     ) -> None:
-        _check_numbers(pyramid_scale, poly_sigma)
-        check_positive(levels=levels, window=window, iterations=iterations, poly_n=poly_n, pairs_at_once=pairs_at_once)
+        _check_numbers(pyramid_scale, poly_sigma, levels=levels, window=window, iterations=iterations, poly_n=poly_n)
+        check_positive(pairs_at_once=pairs_at_once)
         self._numbers: dict[str, Any] = {
             "pyramid_scale": pyramid_scale,
             "levels": levels,
@@ -192,6 +193,7 @@ class TensorFarnebackFlow:
             "poly_sigma": poly_sigma,
         }
         self.pairs_at_once = pairs_at_once
+        self.device = device
 
     def __call__(self, source: Tensor, target: Tensor, /) -> Tensor:
         """Flow from each source frame to its target: ``target(x + flow(x)) ~ source(x)``.
@@ -201,7 +203,7 @@ class TensorFarnebackFlow:
             target: the same shape and device.
 
         Returns:
-            ``(N, 2, H, W)`` float32 pixels ``(dx, dy)`` on the device of ``source``.
+            ``(N, 2, H, W)`` float32 pixels ``(dx, dy)``, on the device of ``source`` where no other was named.
 
         Raises:
             ShapeError: the frames are not ``(N, 3, H, W)`` or differ in shape.
@@ -209,13 +211,27 @@ class TensorFarnebackFlow:
         """
         sizes = check_shapes(source=(source, "n 3 h w"), target=(target, "n 3 h w"))
         check_float(source=source, target=target)
-        flow = source.new_empty((sizes["n"], 2, sizes["h"], sizes["w"]), dtype=torch.float32)
+        device = source.device if self.device is None else self.device
+        flow = torch.empty((sizes["n"], 2, sizes["h"], sizes["w"]), device=device)
         if flow.numel() == 0:
             return flow
         for start in range(0, sizes["n"], self.pairs_at_once):
             pairs = slice(start, start + self.pairs_at_once)
-            flow[pairs] = farneback(_grey_bytes(source[pairs]), _grey_bytes(target[pairs]), **self._numbers)
+            one, other = (_grey_bytes(frames[pairs].to(device)) for frames in (source, target))
+            flow[pairs] = farneback(one, other, **self._numbers)
         return flow
+
+
+def farneback_on(device: torch.device) -> FarnebackFlow | TensorFarnebackFlow:
+    """Farneback's flow for work on a device: OpenCV's on a CPU, tensor operations on an accelerator.
+
+    MPS gets OpenCV's, too: what is computed with the flow needs float64, which it lacks.
+
+    Example:
+        >>> type(farneback_on(torch.device("cpu"))).__name__
+        'FarnebackFlow'
+    """
+    return FarnebackFlow() if device.type in ("cpu", "mps") else TensorFarnebackFlow(device=device)
 
 
 def _grey_bytes(frames: Tensor) -> Tensor:
@@ -225,11 +241,12 @@ def _grey_bytes(frames: Tensor) -> Tensor:
     return torch.floor((red * 9798 + green * 19235 + blue * 3735 + 16384) / 32768)
 
 
-def _check_numbers(pyramid_scale: float, poly_sigma: float) -> None:
+def _check_numbers(pyramid_scale: float, poly_sigma: float, **whole: int) -> None:
     if not 0 < pyramid_scale < 1:
         raise ConfigError(f"pyramid_scale: expected a number in (0, 1), got {pyramid_scale!r}")
     if not poly_sigma > 0:
         raise ConfigError(f"poly_sigma: expected a number above 0, got {poly_sigma!r}")
+    check_positive(**whole)
 
 
 def load_cv2() -> ModuleType:

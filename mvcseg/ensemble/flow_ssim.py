@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError
-from mvcseg.flow import FlowEstimator
+from mvcseg.flow import FlowEstimator, TensorFarnebackFlow
 from mvcseg.ops.parallel import for_each_item
 from mvcseg.ops.ssim import label_ssim
 from mvcseg.ops.warp import inside_mask, warp_labels
@@ -35,6 +35,8 @@ from mvcseg.shapes import check_float, check_integer, check_num_classes, check_s
 _WINDOW = 7
 _CLIP_BYTES = 256 << 20
 """About the most bytes of float frames held at once, four frames apart."""
+_DEVICE_PIXELS = 1 << 23
+"""About the most pixels of a candidate compared at once on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,19 @@ def _scores(
     length = check_video(video)
     for name, labels in candidates.items():
         check_label_video(labels, length=length, name=name)
-    losses, scored = torch.zeros(len(candidates), dtype=torch.float64), 0
+    pair_losses = _losses(video, candidates, num_classes=num_classes, flow=flow).cpu()  # the only copy to the host
+    pair_losses = pair_losses[~pair_losses[:, 0].isnan()]
+    losses = pair_losses.sum(dim=0) / max(len(pair_losses), 1)
+    return {name: 1 - loss for name, loss in zip(candidates, losses.tolist(), strict=True)}
+
+
+def _losses(video: Video, candidates: Mapping[str, Video], *, num_classes: int, flow: FlowEstimator) -> Tensor:
+    """Mean ``1 - SSIM`` of each pair of frames and candidate, ``(T - 1, M)`` or fewer, where the flow is."""
+    losses = [torch.empty(0, len(candidates), dtype=torch.float64)]
     # The flow of a clip is estimated while the labels of the one before are compared in a thread of their own.
     with ThreadPoolExecutor(1) as pool:
         compared: list[Future[Tensor]] = []
-        for frames, maps in _clips(video, candidates):
+        for frames, maps in _clips(video, candidates, flow):
             if min(frames.shape[-2:]) < _WINDOW:
                 continue
             motion = flow(frames[1:], frames[:-1])
@@ -128,46 +138,47 @@ def _scores(
             if compared:
                 compared[-1].result()  # or clips would pile up
             compared.append(pool.submit(_pair_losses, maps, motion.detach(), num_classes=num_classes))
-        for future in compared:
-            pair_losses = future.result()
-            valid = ~pair_losses[:, 0].isnan()
-            losses += pair_losses[valid].sum(dim=0)
-            scored += int(valid.sum())
-    return {name: 1 - loss / max(scored, 1) for name, loss in zip(candidates, losses.tolist(), strict=True)}
+        losses += [future.result() for future in compared]
+    return torch.cat([some.to(losses[-1].device) for some in losses])
 
 
 def _pair_losses(maps: Sequence[Sequence[Tensor]], motion: Tensor, *, num_classes: int) -> Tensor:
     """Mean ``1 - SSIM`` of each pair and candidate, ``(N, M)``; NaN for a pair without a counted pixel."""
-    losses = torch.empty(len(motion), len(maps[0]), dtype=torch.float64)
-
-    def compare(pair: int) -> None:
-        before, after = (_as_bytes(maps[frame], num_classes).to(motion.device) for frame in (pair, pair + 1))
-        move = motion[pair : pair + 1]
+    at_once = 1  # in one thread: several would wait for the interpreter between short operations
+    if motion.device.type != "cpu":
+        at_once = max(1, _DEVICE_PIXELS // maps[0][0].numel())
+    losses = []
+    for first in range(0, len(motion), at_once):
+        move = motion[first : first + at_once]
+        frames = [_as_bytes(labels, num_classes) for labels in maps[first : first + len(move) + 1]]
+        labels = torch.stack(frames).to(motion.device)
         counted = _whole_windows(inside_mask(move))
-        warped = warp_labels(before[None], move)[0]
-        for index in range(len(warped)):
-            one = slice(index, index + 1)
-            scores = label_ssim(warped[one], after[one], num_classes=num_classes, counted=counted, window=_WINDOW)
-            losses[pair, index] = (1 - scores).mean()
-
-    for pair in range(len(motion)):  # in one thread: several would wait for the interpreter between short operations
-        compare(pair)
-    return losses
+        warped = warp_labels(labels[:-1], move)
+        scores = [
+            label_ssim(before, after, num_classes=num_classes, counted=counted, window=_WINDOW)
+            for before, after in zip(warped.unbind(dim=1), labels[1:].unbind(dim=1), strict=True)
+        ]
+        losses.append((1 - torch.stack(scores, dim=1)).mean(dim=2))
+    return torch.cat(losses)
 
 
-def _clips(video: Video, candidates: Mapping[str, Video]) -> Iterator[tuple[Tensor, list[list[Tensor]]]]:
+def _clips(
+    video: Video, candidates: Mapping[str, Video], flow: FlowEstimator
+) -> Iterator[tuple[Tensor, list[list[Tensor]]]]:
     """Frames ``(t, 3, H, W)`` in ``[0, 1]`` and of each frame the candidates' label maps ``(H, W)``.
 
     Each clip starts with the last frame of the one before, so that every pair of the video is in one; it is kept
     and not read again, so that a video file is read once from front to back.
     """
     frames, maps = _read(video, candidates, slice(0, 1))
-    step = min(2 * torch.get_num_threads(), 32, _CLIP_BYTES // max(1, 4 * frames[0].numel()))
-    step = max(step, 4)
+    device, step = frames[0].device, min(2 * torch.get_num_threads(), 32)
+    if isinstance(flow, TensorFarnebackFlow):
+        device, step = flow.device or device, flow.pairs_at_once
+    step = max(min(step, _CLIP_BYTES // max(1, 4 * frames[0].numel())), 4)
     for start in range(1, len(video), step):
         more, more_maps = _read(video, candidates, slice(start, min(start + step, len(video))))
         check_shapes(**{"video[0:1]": (frames[-1], "3 h w"), "video": (more[0], "3 h w")})
-        yield _as_float([frames[-1], *more]), [maps[-1], *more_maps]
+        yield _as_float([frames[-1], *more], device), [maps[-1], *more_maps]
         frames, maps = more, more_maps
 
 
@@ -186,10 +197,10 @@ def _read(video: Video, candidates: Mapping[str, Video], window: slice) -> tuple
     return list(frames), [list(maps) for maps in zip(*clips, strict=True)]
 
 
-def _as_float(frames: Sequence[Tensor]) -> Tensor:
-    """Byte frames in ``[0, 1]``, ``(t, 3, H, W)``."""
-    if frames[0].device.type != "cpu":
-        return torch.stack(list(frames)) / 255
+def _as_float(frames: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Byte frames in ``[0, 1]``, ``(t, 3, H, W)``, on a device."""
+    if frames[0].device.type != "cpu" or device.type != "cpu":
+        return torch.stack(list(frames)).to(device) / 255
     result = torch.empty(len(frames), *frames[0].shape)
     scaled = result.numpy()
 

@@ -24,6 +24,8 @@ from mvcseg.ops.parallel import for_each_item
 from mvcseg.ops.similarity import similarity
 from mvcseg.shapes import check_float, check_integer, check_num_classes, check_shapes
 
+_BAND = 48
+"""Rows of windows worked on together: about what a core's cache holds, and long enough work for a thread."""
 _Array = npt.NDArray[Any]
 _Values = TypeVar("_Values", Tensor, npt.NDArray[Any])
 
@@ -62,32 +64,52 @@ def ssim(a: Tensor, b: Tensor, *, data_range: float, window: int = 7) -> Tensor:
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     a, b = a.to(dtype), b.to(dtype)
     if a.device.type != "cpu" or (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
-        return _plane_similarity(a, b, data_range, window).mean(dim=(-2, -1), dtype=torch.float64).to(dtype)
+        similarities: Tensor = _plane_similarity(a, b, data_range, window)
+        return similarities.mean(dim=(-2, -1), dtype=torch.float64).to(dtype)
     scores = torch.empty(a.shape[:2], dtype=dtype)
-    planes_a, planes_b, means = (x.detach().flatten(0, 1).numpy() for x in (a, b, scores))
-
-    def run(plane: int) -> None:
-        similarity = _plane_similarity(planes_a[plane], planes_b[plane], data_range, window)
-        means[plane] = similarity.mean(dtype=np.float64)
-
-    for_each_item(run, len(means))  # the same arithmetic in NumPy, planes in a pool of threads
+    planes_a, planes_b = (x.detach().flatten(0, 1).numpy() for x in (a, b))
+    scores.view(-1).numpy()[:] = _plane_means(planes_a, planes_b, data_range, window)
     return scores
+
+
+def _plane_means(a: _Array, b: _Array, data_range: float, window: int) -> _Array:
+    """The same arithmetic in NumPy, mean of each plane ``(M, H, W)``, bands of rows in a pool of threads."""
+    planes, rows, columns = a.shape[0], a.shape[1] - window + 1, a.shape[2] - window + 1
+    starts = range(0, rows, _BAND)
+    sums = np.empty((planes, len(starts)))
+
+    def run(item: int) -> None:
+        plane, band = divmod(item, len(starts))
+        part = np.s_[plane, starts[band] : min(starts[band] + _BAND, rows) + window - 1]
+        sums[plane, band] = _plane_similarity(a[part], b[part], data_range, window).sum(dtype=np.float64)
+
+    for_each_item(run, sums.size)
+    means: _Array = sums.sum(axis=1) / (rows * columns)
+    return means
 
 
 def _plane_similarity(a: _Values, b: _Values, data_range: float, window: int) -> _Values:
     """SSIM of every window of planes ``(..., H, W)``, in their dtype."""
-    mean_a, mean_b = _window_mean(a, window), _window_mean(b, window)
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = _window_mean(_stacked(a, b, a * a, b * b, a * b), window)
     sample = window**2 / (window**2 - 1)
-    var_a: _Values = sample * (_window_mean(a * a, window) - mean_a * mean_a)
-    var_b: _Values = sample * (_window_mean(b * b, window) - mean_b * mean_b)
-    cov: _Values = sample * (_window_mean(a * b, window) - mean_a * mean_b)
-    return similarity(mean_a, mean_b, var_a, var_b, cov, data_range=data_range)
+    var_a: _Values = sample * (mean_aa - mean_a * mean_a)
+    var_b: _Values = sample * (mean_bb - mean_b * mean_b)
+    cov: _Values = sample * (mean_ab - mean_a * mean_b)
+    score: _Values = similarity(mean_a, mean_b, var_a, var_b, cov, data_range=data_range)
+    return score
+
+
+def _stacked(*values: _Values) -> _Values:
+    together: Any = torch.stack if isinstance(values[0], Tensor) else np.stack
+    stack: _Values = together(values)
+    return stack
 
 
 def _window_mean(values: _Values, window: int) -> _Values:
     """Means over all windows: rows first, sums in float64, each axis rounded to the dtype of ``values``."""
     for axis in (-2, -1):
-        values = _like(_axis_sum(_double(values), axis, window) / window, values)
+        sums = _axis_sum(_double(values), axis, window) / window
+        values = _like(sums, values)
     return values
 
 
@@ -141,8 +163,9 @@ def label_ssim(a: Tensor, b: Tensor, *, num_classes: int, counted: Tensor | None
     if counted is None:
         counted = torch.ones((1, 1, 1), dtype=torch.bool, device=a.device).expand(a.shape)
     keep = counted[:, margin : a.shape[1] - margin, margin : a.shape[2] - margin]
-    scores = _scores_by_item if a.device.type == "cpu" else _scores_at_once
-    return scores(a, b, keep, num_classes, window)
+    if a.device.type == "cpu":
+        return _scores_by_item(a, b, keep, num_classes, window)
+    return _scores_at_once(a, b, keep, num_classes, window)
 
 
 def _as_bytes(labels: Tensor, num_classes: int) -> Tensor:

@@ -114,7 +114,7 @@ def _warp_at_once(maps: Tensor, flow: Tensor) -> Tensor:
     column, row = (torch.where(inside, place, 0.0).round_().long() for place in (x, y))
     index = (row * maps.shape[-1] + column).flatten(1)[:, None].expand(-1, maps.shape[1], -1)
     moved = maps.flatten(2).gather(2, index).view(maps.shape)
-    return torch.where(inside[:, None], moved, torch.tensor(_OUTSIDE_LABEL, dtype=maps.dtype, device=maps.device))
+    return moved.masked_fill(~inside[:, None], _OUTSIDE_LABEL)
 
 
 def _warp_by_item(maps: Tensor, flow: Tensor) -> Tensor:
