@@ -15,10 +15,18 @@ from torch import Tensor
 from mvcseg.errors import DTypeError, ShapeError
 from mvcseg.shapes import check_integer, check_num_classes
 
+_BLOCK = 1 << 22
+"""Labels, over all maps, looked at at once on the CPU: what is held beside the maps is as much."""
 _CHUNK = 1 << 16
-"""Pixels worked on at once on the CPU: eight byte maps of a chunk and their counts stay in the cache."""
-_WIDE_CHUNK = 1 << 13
-"""Pixels of wider labels read at once, so that they leave the main memory once."""
+"""Pixels counted at once on the CPU: eight byte maps of a chunk and their counts stay in the cache."""
+_DEVICE_BLOCK = 1 << 26
+"""Labels, over all maps, voted on at once on an accelerator."""
+_THREADED = 1 << 20
+"""Labels from which more than one thread pays."""
+_SCATTERED = 1 << 11
+"""Open pixels of a block from which a second look at all pixels costs less than picking the open ones out."""
+_NOWHERE = np.empty(0, dtype=np.intp)
+_Places = npt.NDArray[np.intp]
 _Maps = npt.NDArray[Any]
 
 
@@ -26,7 +34,7 @@ def majority(label_maps: Tensor, *, num_classes: int) -> Tensor:
     """The label most maps agree on at each pixel; the first map's label where no single one leads.
 
     On a tie the first map decides even if its label is not among the tied ones: Eq. 8 read literally, with
-    the views ordered by falling resolution.
+    the views ordered by falling resolution. On an accelerator the host waits for nothing.
 
     Args:
         label_maps: ``(V, ...)`` integers of any dtype, the deciding map first.
@@ -83,18 +91,21 @@ def _vote(label_maps: Tensor, num_classes: int, *, among_tied: bool) -> Tensor:
     maps = label_maps.flatten(1) if label_maps.ndim > 1 else label_maps[:, None]
     # Equality of bits is all a vote needs, and PyTorch can do little with wide unsigned integers.
     maps = maps.view(_SIGNED.get(maps.dtype, maps.dtype))
-    if maps.device.type == "cpu":
-        winner = torch.from_numpy(_vote_by_chunks(maps.numpy(), among_tied))
-    else:
-        winner = _vote_at_once(maps, among_tied)
+    winner = _vote_on_cpu(maps, among_tied) if maps.device.type == "cpu" else _vote_on_device(maps, among_tied)
     return winner.view(label_maps.dtype).view(label_maps.shape[1:])
 
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
+def _vote_on_device(maps: Tensor, among_tied: bool) -> Tensor:
+    """The vote as whole-tensor operations, for accelerators: nothing is read back, and memory is bounded by blocks."""
+    size = max(_DEVICE_BLOCK // len(maps), 1)
+    parts = [_vote_at_once(part, among_tied) for part in torch.split(maps, size, dim=1)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def _vote_at_once(maps: Tensor, among_tied: bool) -> Tensor:
-    """The vote as whole-tensor operations, for accelerators."""
     counts = torch.stack([(maps == one).sum(dim=0, dtype=torch.int32) for one in maps])
     most = counts.amax(dim=0)
     leads = counts == most
@@ -105,43 +116,79 @@ def _vote_at_once(maps: Tensor, among_tied: bool) -> Tensor:
     return torch.where(tied, maps[0], leader)
 
 
-def _vote_by_chunks(maps: _Maps, among_tied: bool) -> _Maps:
-    """The vote in NumPy, whose operations on small arrays cost a fraction of PyTorch's.
-
-    Where the first map's label has half the votes or more it wins by either rule. Only the other pixels, few
-    where the maps agree, get the full count.
-    """
+def _vote_on_cpu(maps: Tensor, among_tied: bool) -> Tensor:
+    """The vote block by block: two cheap tests of all pixels, and a full count of those that they leave open."""
     views, pixels = maps.shape
-    winner = np.empty(pixels, dtype=maps.dtype)
-    opened: list[tuple[npt.NDArray[np.intp], _Maps]] = []
-    for start in range(0, pixels, _CHUNK):
-        chunk = _narrowed(maps[:, start : start + _CHUNK])
-        own = winner[start : start + _CHUNK]
-        left = np.flatnonzero(_agreements(chunk, 0) < (views + 1) // 2 - 1)
-        if 2 * len(left) > len(own):
-            own[:] = _count(chunk, among_tied)
-        else:
-            own[:] = chunk[0]
-            opened.append((left + start, np.take(chunk, left, axis=1)))
-    if opened:
-        where, votes = (np.concatenate(part, axis=-1) for part in zip(*opened, strict=True))
-        for start in range(0, len(where), _CHUNK):
-            winner[where[start : start + _CHUNK]] = _count(votes[:, start : start + _CHUNK], among_tied)
-    return winner
+    is_byte = maps.dtype.itemsize == 1
+    fits_bytes = is_byte or _holds_bytes(maps)
+    winner = torch.empty(pixels, dtype=torch.uint8 if fits_bytes else maps.dtype)
+    size = max(_BLOCK // views, _CHUNK)
+    equal = np.empty((views - 1, min(size, pixels)), dtype=bool)
+    for start in range(0, pixels, size):
+        block = maps[:, start : start + size]
+        if fits_bytes:
+            block = block.view(torch.uint8) if is_byte else block.to(torch.uint8)
+        votes: _Maps = block.numpy()
+        own: _Maps = winner[start : start + size].numpy()
+        where = _settle(votes, equal=equal[:, : len(own)], out=own)
+        if where is None:
+            for first in range(0, len(own), _CHUNK):
+                own[first : first + _CHUNK] = _count(votes[:, first : first + _CHUNK], among_tied)
+        elif len(where):
+            own[where] = _count(votes.take(where, axis=1), among_tied)
+    return winner.view(maps.dtype) if is_byte else winner.to(maps.dtype)
 
 
-def _narrowed(maps: _Maps) -> _Maps:
-    """The same labels as bytes where bytes hold them."""
-    if maps.dtype.itemsize == 1:
-        return maps
-    small = np.empty(maps.shape, dtype=np.uint8)
-    for start in range(0, maps.shape[1], _WIDE_CHUNK):
-        part = maps[:, start : start + _WIDE_CHUNK]
-        used_bits = int(np.bitwise_or.reduce(np.bitwise_or.reduce(part, axis=0)))
-        if not 0 <= used_bits <= 255:
-            return maps
-        small[:, start : start + _WIDE_CHUNK] = part
-    return small
+def _holds_bytes(maps: Tensor) -> bool:
+    """Whether all labels are in 0 to 255."""
+    if maps.numel() == 0:
+        return True
+    lowest, highest = torch.aminmax(maps)
+    return int(lowest) >= 0 and int(highest) <= 255
+
+
+def _settle(maps: _Maps, *, equal: _Maps, out: _Maps) -> _Places | None:
+    """Write the label of every pixel of maps ``(V, N)`` that is easily told, and return the places of the others.
+
+    None where the first test leaves most pixels open: then all are better counted.
+
+    Where the first map's label has half the votes or more it wins by either rule. Where it has fewer, another label
+    with half the votes leads alone, since the first map is not among its voters; the last map, the view most unlike the
+    first, is tried.
+    """
+    first, last, needed = maps[0], maps[-1], (len(maps) + 1) // 2 - 1
+    if needed == 0:
+        out[:] = first
+        return _NOWHERE
+    is_open = _agreements_with(first, maps[1:], equal=equal) < needed
+    left = np.count_nonzero(is_open)
+    if 2 * left > len(out):
+        return None
+    out[:] = first
+    if left > _SCATTERED:
+        by_last = _agreements_with(last, maps[1:-1], equal=equal) >= needed
+        by_last &= is_open
+        is_open ^= by_last
+        np.bitwise_xor(first, last, out=out)
+        out &= _bits(by_last, out.dtype)
+        out ^= first
+    return _NOWHERE if left == 0 else np.flatnonzero(is_open)
+
+
+def _agreements_with(one: _Maps, others: _Maps, *, equal: _Maps) -> _Maps:
+    """How many of the other maps have the label of this one; ``equal`` is scratch space.
+
+    PyTorch shares large arrays out to its threads; NumPy begins sooner.
+    """
+    part = equal[: len(others)]
+    number: _Maps
+    if part.size < _THREADED or len(others) > 255:
+        np.equal(others, one, out=part)
+        number = part.view(np.uint8).sum(axis=0, dtype=np.uint8 if len(others) < 256 else np.uint16)
+    else:
+        torch.eq(torch.from_numpy(others), torch.from_numpy(one), out=torch.from_numpy(part))
+        number = torch.from_numpy(part.view(np.uint8)).sum(dim=0, dtype=torch.uint8).numpy()
+    return number
 
 
 def _count(maps: _Maps, among_tied: bool) -> _Maps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
-from mvcseg.ops.vote import _vote_at_once, majority, majority_among_tied
+from mvcseg.ops import vote as vote_module
+from mvcseg.ops.vote import _vote_on_device, majority, majority_among_tied
 
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64]
 
@@ -97,7 +99,59 @@ def test_maps_larger_than_a_chunk_equal_the_definition(device: torch.device, vie
 @given(label_stacks(), st.booleans())
 def test_the_accelerators_form_equals_the_definition(maps: Tensor, among_tied: bool) -> None:
     flat = maps.flatten(1).long() if maps.ndim > 1 else maps[:, None].long()
-    assert torch.equal(_vote_at_once(flat, among_tied), loop(flat, among_tied=among_tied))
+    assert torch.equal(_vote_on_device(flat, among_tied), loop(flat, among_tied=among_tied))
+
+
+@pytest.mark.parametrize("among_tied", [False, True])
+def test_the_accelerators_form_votes_block_by_block(
+    among_tied: bool, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    monkeypatch.setattr(vote_module, "_DEVICE_BLOCK", 30)
+    maps = torch.randint(0, 4, (6, 23), generator=generator)
+    assert torch.equal(_vote_on_device(maps, among_tied), loop(maps, among_tied=among_tied))
+
+
+@pytest.mark.parametrize("vote", [majority, majority_among_tied])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_votes_off_the_cpu_never_wait_for_the_device(vote: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    """Tensors without values refuse whatever has to look at one, or to bring it to the host."""
+    maps = torch.empty(8, 5, 7, dtype=dtype, device="meta")
+    labels = vote(maps, num_classes=4)
+    assert (labels.device.type, labels.shape, labels.dtype) == ("meta", (5, 7), dtype)
+
+
+@pytest.fixture(params=["as it comes", "threads", "second test", "small blocks"])
+def forced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways that only large maps take, each forced on small ones."""
+    if request.param == "threads":
+        monkeypatch.setattr(vote_module, "_THREADED", 0)
+    elif request.param == "second test":
+        monkeypatch.setattr(vote_module, "_SCATTERED", 0)
+    elif request.param == "small blocks":
+        monkeypatch.setattr(vote_module, "_CHUNK", 37)
+        monkeypatch.setattr(vote_module, "_BLOCK", 8 * 90)
+        monkeypatch.setattr(vote_module, "_SCATTERED", 4)
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("views", [1, 2, 3, 4, 5, 8, 16])
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_every_way_equals_the_definition(
+    views: int, noise: float, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    """Borders that move from view to view, with noise: pixels that the first map tells, the last one, and neither."""
+    borders = torch.arange(views).view(-1, 1, 1) + torch.tensor([3, 9, 30, 31]).view(-1, 1)
+    calm = (torch.arange(60).view(1, 1, -1) >= borders[:, :, :1]).long() * 3 - 2
+    maps = torch.where(torch.rand(views, 4, 60, generator=generator) < noise, 100 + calm.flip(0), calm).to(dtype)
+    assert torch.equal(majority(maps, num_classes=9), loop(maps, among_tied=False))
+    assert torch.equal(majority_among_tied(maps, num_classes=9), loop(maps, among_tied=True))
+
+
+def test_a_label_with_half_the_votes_wins_though_the_first_map_has_another() -> None:
+    maps = torch.tensor([[7], [7], [5], [3], [3], [3], [7], [3]])
+    assert majority(maps, num_classes=8).tolist() == [3]
+    assert majority_among_tied(maps, num_classes=8).tolist() == [3]
 
 
 def test_long_values_that_share_their_low_byte_stay_apart() -> None:
