@@ -23,6 +23,7 @@ from torch import Tensor
 from mvcseg.data.files import read_json, remove_stale_parts, shown, write_json
 from mvcseg.data.label_maps import write_classes_once, write_label_map
 from mvcseg.data.palette import class_colours
+from mvcseg.data.read_ahead import read_ahead
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.inference import iter_labels
 from mvcseg.segmenter import Segmenter, Video, check_video, read_clip, size_of
@@ -281,9 +282,10 @@ def _predict_spans(
     if whole:
         for _ in spans:
             start = 0
-            for labels in predict(video):
-                yield start, labels
-                start += len(labels)
+            with read_ahead(video) as frames:
+                for labels in predict(frames):
+                    yield start, labels
+                    start += len(labels)
         return
     with ThreadPoolExecutor(max_workers=1) as reader:
         ahead: Future[Tensor] | None = None
