@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError, MissingExtraError, ShapeError
-from mvcseg.flow import FarnebackFlow, FlowEstimator, TensorFarnebackFlow
+from mvcseg.flow import FarnebackFlow, FlowEstimator, TensorFarnebackFlow, farneback_on
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +205,21 @@ def test_tensor_flow_in_chunks_is_the_same(frames: Tensor) -> None:
 def test_tensor_flow_refuses_numbers_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TensorFarnebackFlow(**wrong)
+
+
+def test_tensor_flow_is_computed_on_the_device_that_was_named(frames: Tensor) -> None:
+    real, meta = frames.float() / 255, torch.device("meta")
+    flow = TensorFarnebackFlow(device=meta)(real[1:], real[:-1])  # a device without data: no value is looked at
+    assert (flow.device, flow.shape) == (meta, (len(frames) - 1, 2, *frames.shape[2:]))
+    assert TensorFarnebackFlow()(real[1:], real[:-1]).device == real.device
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("cpu", FarnebackFlow), ("mps", FarnebackFlow), ("cuda", TensorFarnebackFlow), ("cuda:1", TensorFarnebackFlow)],
+)
+def test_accelerators_get_the_flow_of_tensor_operations(name: str, expected: type) -> None:
+    flow = farneback_on(torch.device(name))
+    assert type(flow) is expected
+    if isinstance(flow, TensorFarnebackFlow):
+        assert flow.device == torch.device(name)

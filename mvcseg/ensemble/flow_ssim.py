@@ -151,15 +151,19 @@ def _pair_losses(maps: Sequence[Sequence[Tensor]], motion: Tensor, *, num_classe
     for first in range(0, len(motion), at_once):
         move = motion[first : first + at_once]
         frames = [_as_bytes(labels, num_classes) for labels in maps[first : first + len(move) + 1]]
-        labels = torch.stack(frames).to(motion.device)
-        counted = _whole_windows(inside_mask(move))
-        warped = warp_labels(labels[:-1], move)
-        scores = [
-            label_ssim(before, after, num_classes=num_classes, counted=counted, window=_WINDOW)
-            for before, after in zip(warped.unbind(dim=1), labels[1:].unbind(dim=1), strict=True)
-        ]
-        losses.append((1 - torch.stack(scores, dim=1)).mean(dim=2))
+        losses.append(_losses_of(torch.stack(frames).to(motion.device), move, num_classes=num_classes))
     return torch.cat(losses)
+
+
+def _losses_of(labels: Tensor, motion: Tensor, *, num_classes: int) -> Tensor:
+    """The same of bytes ``(N + 1, M, H, W)`` on the flow's device, all pairs at once."""
+    counted = _whole_windows(inside_mask(motion))
+    warped = warp_labels(labels[:-1], motion)
+    scores = [
+        label_ssim(before, after, num_classes=num_classes, counted=counted, window=_WINDOW)
+        for before, after in zip(warped.unbind(dim=1), labels[1:].unbind(dim=1), strict=True)
+    ]
+    return (1 - torch.stack(scores, dim=1)).mean(dim=2)
 
 
 def _clips(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mvcseg.ops.warp import warp
 from mvcseg.shapes import check_float, check_shapes
 
 SMALLEST_LEVEL = 32
@@ -78,8 +79,9 @@ def farneback(
         small = functional.interpolate(_smoothed(frames, scale), size, mode="bilinear", align_corners=False)
         one, other = _expansion(small, radius=poly_n, sigma=poly_sigma).chunk(2)
         flow = _enlarged(flow, size, factor=1 / pyramid_scale)
+        level = _level(size, frames.device)
         for _ in range(iterations):
-            flow = _solved(_averaged(_systems(one, other, flow), window=window, is_gaussian=gaussian_window))
+            flow = _solved(_averaged(_systems(one, other, flow, level), window=window, is_gaussian=gaussian_window))
     return flow
 
 
@@ -167,31 +169,61 @@ def _enlarged(flow: Tensor, size: tuple[int, int], *, factor: float) -> Tensor:
     return functional.interpolate(flow, size, mode="bilinear", align_corners=False) * factor
 
 
-def _systems(one: Tensor, other: Tensor, flow: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Level:
+    """What every pair and iteration at one size shares.
+
+    Attributes:
+        places: ``(2, H, W)``, x and y of each pixel.
+        limits: ``(2, 1, 1)``, the first x and y with no pixel after them.
+        factors: ``(5, H, W)``, trust in each pixel times a half, for xy a quarter.
+        signs: ``(5, 1, 1)``: slopes are subtracted, curvatures added up.
+    """
+
+    places: Tensor
+    limits: Tensor
+    factors: Tensor
+    signs: Tensor
+
+
+@lru_cache(maxsize=32)
+def _level(size: tuple[int, int], device: torch.device) -> _Level:
+    height, width = size
+    rows, columns = torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32)
+    places = torch.stack((columns.expand(size), rows[:, None].expand(size)))
+    trust = _edge_trust(height)[:, None] * _edge_trust(width)
+    shares = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.25])[:, None, None]
+    return _Level(
+        places=places.to(device),
+        limits=torch.tensor([width - 1.0, height - 1.0])[:, None, None].to(device),
+        factors=(trust * shares).to(device),
+        signs=torch.tensor([-1.0, -1.0, 1.0, 1.0, 1.0])[:, None, None].to(device),
+    )
+
+
+def _systems(one: Tensor, other: Tensor, flow: Tensor, level: _Level) -> Tensor:
     """The 2 x 2 system of each pixel, ``(N, 5, H, W)``: matrix yy, xy, xx and right side y, x."""
-    height, width = flow.shape[-2:]
-    moved = warp(other, flow)
-    dx, dy = flow[:, :1], flow[:, 1:]
-    columns = torch.arange(width, device=flow.device, dtype=flow.dtype)
-    rows = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
-    left, top = torch.floor(columns + dx), torch.floor(rows + dy)
-    is_inside = (left >= 0) & (left < width - 1) & (top >= 0) & (top < height - 1)
-    moved = torch.where(is_inside, moved, torch.cat((torch.zeros_like(one[:, :2]), one[:, 2:]), dim=1))
-    slopes = (one[:, :2] - moved[:, :2]) * 0.5
-    trust = _edge_trust(rows[:, 0])[:, None] * _edge_trust(columns)
-    yy, xx, xy = ((one[:, 2:] + moved[:, 2:]) * 0.5).chunk(3, dim=1)
-    xy = xy * 0.5
-    y = (slopes[:, :1] + yy * dy + xy * dx) * trust
-    x = (slopes[:, 1:] + xy * dy + xx * dx) * trust
-    yy, xx, xy = yy * trust, xx * trust, xy * trust
-    return torch.cat((yy * yy + xy * xy, (yy + xx) * xy, xx * xx + xy * xy, yy * y + xy * x, xy * y + xx * x), dim=1)
+    source = level.places + flow
+    corner = source.floor()
+    is_inside = ((corner >= 0) & (corner < level.limits)).all(dim=1, keepdim=True)
+    grid = (source * (2 / level.limits.clamp(min=1)) - 1).movedim(1, 3)
+    moved = functional.grid_sample(other, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    still = functional.pad(one[:, 2:], (0, 0, 0, 0, 2, 0))  # outside: no slopes, and the pixel's own curvature
+    combined = torch.addcmul(one, torch.where(is_inside, moved, still), level.signs) * level.factors
+    slope_y, slope_x, yy, xx, xy = combined.unbind(dim=1)
+    dx, dy = flow.unbind(dim=1)
+    y = slope_y.addcmul(yy, dy).addcmul_(xy, dx)
+    x = slope_x.addcmul(xy, dy).addcmul_(xx, dx)
+    square = xy * xy
+    matrix = square.addcmul(yy, yy), (yy + xx).mul_(xy), square.addcmul(xx, xx)
+    return torch.stack((*matrix, (yy * y).addcmul_(xy, x), (xy * y).addcmul_(xx, x)), dim=1)
 
 
-def _edge_trust(places: Tensor) -> Tensor:
-    weights = torch.ones_like(places)
-    for distance, weight in enumerate(BORDER_WEIGHTS[: len(places)]):
+def _edge_trust(length: int) -> Tensor:
+    weights = torch.ones(length)
+    for distance, weight in enumerate(BORDER_WEIGHTS[:length]):
         weights[distance] *= weight
-        weights[len(places) - 1 - distance] *= weight
+        weights[length - 1 - distance] *= weight
     return weights
 
 
@@ -208,5 +240,5 @@ def _averaged(systems: Tensor, *, window: int, is_gaussian: bool) -> Tensor:
 
 def _solved(systems: Tensor) -> Tensor:
     yy, xy, xx, y, x = systems.unbind(dim=1)
-    inverse = 1 / (yy * xx - xy * xy + DAMPING)
-    return torch.stack(((yy * x - xy * y) * inverse, (xx * y - xy * x) * inverse), dim=1)
+    inverse = (yy * xx + DAMPING).addcmul_(xy, xy, value=-1).reciprocal_()
+    return torch.stack((yy * x - xy * y, xx * y - xy * x), dim=1).mul_(inverse[:, None])

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from mvcseg.ensemble import flow_ssim
 from mvcseg.ensemble.flow_ssim import Selection, select_model, temporal_score
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
-from mvcseg.flow import FarnebackFlow
+from mvcseg.flow import FarnebackFlow, TensorFarnebackFlow
 
 K = 5
 
@@ -234,6 +235,62 @@ def test_labels_outside_the_classes_are_no_class_whatever_their_value() -> None:
         for other in (255, -1, K, 256, -256, 2**40)
     ]
     assert len(set(scores)) == 1
+
+
+def test_score_does_not_depend_on_the_number_of_threads() -> None:
+    video, labels = scene(frames=12, height=32, width=40)
+    labels = disturbed(labels, share=0.1)
+    threads = torch.get_num_threads()
+    scores = []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            scores.append(temporal_score(video, labels, num_classes=K, flow=FarnebackFlow()))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(scores)) == 1
+
+
+def test_flow_as_tensor_operations_gives_opencvs_score() -> None:
+    video, labels = scene(frames=6)
+    labels = disturbed(labels, share=0.02)
+    scores = [
+        temporal_score(video, labels, num_classes=K, flow=flow)
+        for flow in (FarnebackFlow(), TensorFarnebackFlow(), TensorFarnebackFlow(device=torch.device("cpu")))
+    ]
+    assert scores[1] == pytest.approx(scores[0], abs=2e-3)
+    assert scores[1] == scores[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize("at_once", [1, 1 << 23])
+def test_on_an_accelerator_no_value_is_looked_at_before_the_end(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, at_once: int
+) -> None:
+    """Tensors without data: whatever asks for a value or copies to the host fails."""
+    monkeypatch.setattr(flow_ssim, "_DEVICE_PIXELS", at_once)
+    meta = torch.device("meta")
+    video, labels = torch.zeros(20, 3, 40, 48, dtype=torch.uint8), torch.zeros(20, 40, 48, dtype=dtype)
+    both = {"a": labels, "b": labels}
+    there = {name: maps.to(meta) for name, maps in both.items()}
+    for frames, maps, flow in (
+        (video.to(meta), there, TensorFarnebackFlow()),
+        (video, both, TensorFarnebackFlow(device=meta)),
+        (video, there, TensorFarnebackFlow(device=meta, pairs_at_once=5)),
+    ):
+        losses = flow_ssim._losses(frames, maps, num_classes=K, flow=flow)
+        assert (losses.device, losses.shape) == (meta, (19, 2))
+
+
+def test_an_accelerators_clips_score_what_the_cpus_score() -> None:
+    """The same pairs compared one by one and many at once."""
+    video, labels = scene(frames=5)
+    maps = [[disturbed(frame, share=0.1, seed=1), frame] for frame in labels]
+    motion = Still(dx=-1.5)(video[1:].float(), video[:-1].float())
+    motion[2, :, :20] = 1000
+    expected = flow_ssim._pair_losses(maps, motion, num_classes=K)
+    got = flow_ssim._losses_of(torch.stack([torch.stack(frame) for frame in maps]), motion, num_classes=K)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-15)
 
 
 def test_device_of_the_labels_does_not_matter(device: torch.device) -> None:

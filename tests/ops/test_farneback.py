@@ -57,6 +57,29 @@ def test_flow_is_opencvs(
         assert error.max() < 0.05
 
 
+@pytest.mark.parametrize("size", [(96, 128), (121, 87), (200, 213)])
+@pytest.mark.parametrize("texture", ["camera", "brick", "grass", "noise"])
+@pytest.mark.parametrize("step", [(1, 2), (-4, 3), (0, -7)])
+def test_flow_of_textures_is_opencvs(size: tuple[int, int], texture: str, step: tuple[int, int]) -> None:
+    """End points lie less than 0.05 pixels apart on average, whatever the texture, the size and the motion."""
+    from skimage import data, filters
+
+    if texture == "noise":
+        blurred = filters.gaussian(np.random.default_rng(0).random((512, 512)), 2)
+        picture = np.round(255 * (blurred - blurred.min()) / np.ptp(blurred)).astype(np.uint8)
+    else:
+        picture = getattr(data, texture)()
+    rows, columns = (slice(100, 100 + side) for side in size)
+    moved_rows, moved_columns = (slice(100 + d, 100 + d + side) for d, side in zip(step, size, strict=True))
+    first, second = (
+        torch.from_numpy(np.ascontiguousarray(x)) for x in (picture[rows, columns], picture[moved_rows, moved_columns])
+    )
+    got = farneback(first[None].float(), second[None].float())[0].numpy()
+    expected = of_opencv(first, second, 0.5, 3, 15, 3, 5, 1.2)
+    assert np.linalg.norm(expected, axis=0).mean() > 0.5
+    assert np.linalg.norm(got - expected, axis=0).mean() < 0.05
+
+
 def test_window_weighed_by_a_gaussian_is_opencvs(frames: Tensor) -> None:
     got = farneback(frames[:1].float(), frames[1:2].float(), gaussian_window=True)[0].numpy()
     expected = of_opencv(frames[0], frames[1], 0.5, 3, 15, 3, 5, 1.2, flags=cv2.OPTFLOW_FARNEBACK_GAUSSIAN)

@@ -77,6 +77,28 @@ def test_ssim_of_a_photograph_equals_scikit_image(dtype: torch.dtype) -> None:
     torch.testing.assert_close(ssim(a, b, data_range=1.0).double(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("height", [54, 55, 150])
+def test_ssim_of_planes_of_several_bands_equals_scikit_image(generator: torch.Generator, height: int) -> None:
+    a, b = torch.rand(2, 2, 1, height, 20, generator=generator, dtype=torch.float64)
+    b = (a + b) / 2
+    torch.testing.assert_close(
+        ssim(a, b, data_range=1.0), per_plane(a, b, data_range=1.0, window=7), rtol=0, atol=1e-12
+    )
+
+
+def test_ssim_does_not_depend_on_the_number_of_threads(generator: torch.Generator) -> None:
+    a, b = torch.rand(2, 2, 3, 130, 40, generator=generator)
+    threads = torch.get_num_threads()
+    scores = []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            scores.append(ssim(a, b, data_range=1.0))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*scores)
+
+
 def test_ssim_of_constants_is_the_luminance_term() -> None:
     a, b = torch.full((1, 1, 9, 8), 0.25), torch.full((1, 1, 9, 8), 0.75)
     expected = (2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4)
@@ -214,6 +236,15 @@ def test_disagreement_out_of_sight_of_counted_windows_does_not_matter() -> None:
     assert bool((label_ssim(a, b, num_classes=2, counted=counted) == 1).all())
     counted[..., 22] = True
     assert bool((label_ssim(a, b, num_classes=2, counted=counted) < 1).all())
+
+
+def test_on_an_accelerator_no_value_is_looked_at() -> None:
+    """Tensors without data: whatever asks for a value fails."""
+    labels = torch.empty(2, 20, 30, dtype=torch.int64, device="meta")
+    got = label_ssim(labels, labels, num_classes=5, counted=labels.bool())
+    assert (got.device.type, got.shape) == ("meta", (2, 5))
+    planes = torch.empty(2, 3, 20, 30, device="meta")
+    assert ssim(planes, planes, data_range=1.0).device.type == "meta"
 
 
 def test_errors_name_the_argument() -> None:
