@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -134,10 +133,6 @@ class MaskSetObjective:
         comparisons = torch.zeros(()) if self.contrast is None else self.contrast.size(targets)
         sizes = [*set_size(targets, settings=self.settings), comparisons.float().cpu()]
         return torch.stack(sizes).to(labels.device)
-
-    def lean(self) -> MaskSetObjective:
-        """The same objective in less memory: what masks are compared with is computed again in the backward pass."""
-        return self._copy(settings=replace(self.settings, recomputes=True))
 
     def __call__(self, segmenter: Segmenter, frames: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss, a scalar with a graph.

@@ -106,18 +106,24 @@ class FactoredMasks:
     def at(self, video: int, frame: int | None, points: Tensor) -> Tensor:
         """See ``QueryMasks.at``; with ``frame=None`` every point reads the kernels of its own frame.
 
-        The product and the sampling commute, so features are sampled and then multiplied. Next to the border a sample
+        The product and the sampling commute: whichever makes fewer numbers comes first. Next to the border a sample
         takes zeros from outside, which scales the bias too. For ``frame=None`` the host looks once at where points lie.
         """
         if frame is None:
             return self._at_tall(video, points)
-        sampled = sample_points(self.features[video, frame].unsqueeze(0), points.unsqueeze(0))[0]
-        with torch.autocast(sampled.device.type, enabled=False):
-            logits = self.kernels[video, frame].to(sampled.dtype) @ sampled
-        if self.bias is None:
+        kernels, maps = self.kernels[video, frame], self.features[video, frame]
+        bias = None if self.bias is None else self.bias[video, frame].unsqueeze(1)
+        dtype = torch.promote_types(maps.dtype, torch.float32)
+        with torch.autocast(maps.device.type, enabled=False):
+            if len(kernels) * maps[0].numel() <= maps.shape[0] * len(points):
+                masks = kernels.to(dtype) @ maps.to(dtype).flatten(1)
+                masks = masks if bias is None else masks + bias
+                return sample_points(masks.view(1, -1, *maps.shape[1:]), points.unsqueeze(0))[0]
+            logits = kernels.to(dtype) @ sample_points(maps.unsqueeze(0), points.unsqueeze(0))[0]
+        if bias is None:
             return logits
-        inside = sample_points(sampled.new_ones(1, 1, *self.features.shape[-2:]), points.unsqueeze(0))[0]
-        return logits + self.bias[video, frame].unsqueeze(1) * inside
+        inside = sample_points(logits.new_ones(1, 1, *maps.shape[1:]), points.unsqueeze(0))[0]
+        return logits + bias * inside
 
     def chosen(self, video: int, frame: int | None, queries: Tensor) -> Tensor:
         """See ``QueryMasks.chosen``."""

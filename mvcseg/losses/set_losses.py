@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, ShapeError
+from mvcseg.losses.point_losses import mask_losses_at
 from mvcseg.losses.queries import LayerPrediction, QueryClip
 from mvcseg.losses.set_matching import (
     ClipTargets,
@@ -20,10 +21,9 @@ from mvcseg.losses.set_matching import (
     count_targets,
     match_clip,
 )
-from mvcseg.losses.set_terms import class_loss, mask_losses
+from mvcseg.losses.set_terms import class_loss
 from mvcseg.losses.targets import Targets
-from mvcseg.models.layers.recomputed import recomputed
-from mvcseg.ops.points import Draw, check_point_numbers, sample_points, uncertain_points
+from mvcseg.ops.points import Draw, check_point_numbers, uncertain_points
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ class SetSettings:
     oversample: float = 3.0
     importance: float = 0.75
     keep_absent: bool = False
-    recomputes: bool = False
 
     def __post_init__(self) -> None:
         """Check words and ranges."""
@@ -205,13 +204,9 @@ def _mask_sums(
     device = layer.class_logits.device
     queries = [match.queries.to(device) for match in matches]
 
-    def choose() -> Tensor:
-        return layer.masks.chosen(video, None, queries[0]) if tall else layer.masks.chosen_of_frames(video, queries)
-
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not settings.recomputes):
-        masks = choose()
+    masks = layer.masks.chosen(video, None, queries[0]) if tall else layer.masks.chosen_of_frames(video, queries)
     if not len(masks):
-        nothing = choose().sum(dtype=torch.promote_types(masks.dtype, torch.float32))
+        nothing = masks.sum(dtype=torch.promote_types(masks.dtype, torch.float32))
         return nothing, nothing
     points = uncertain_points(
         masks,
@@ -221,17 +216,9 @@ def _mask_sums(
         draw=draw,
     )
     groups = list(zip(frames, matches, torch.split(points, [len(own) for own in queries]), strict=True))
-
-    def compare(masks: Tensor) -> tuple[Tensor, Tensor]:
-        wanted = [clip.targets.at(frame, match.targets, own, covered=clip.covered) for frame, match, own in groups]
-        weights = [weight for frame, _, own in groups if (weight := clip.weight_at(frame, own)) is not None]
-        logits = sample_points(masks.unsqueeze(1), points)[:, 0]
-        return mask_losses(logits, torch.cat(wanted), torch.cat(weights) if weights else None)
-
-    if not settings.recomputes:
-        return compare(masks)
-    del masks
-    return recomputed(lambda: compare(choose()))()
+    wanted = [clip.targets.at(frame, match.targets, own, covered=clip.covered) for frame, match, own in groups]
+    weights = [weight for frame, _, own in groups if (weight := clip.weight_at(frame, own)) is not None]
+    return mask_losses_at(masks, points, torch.cat(wanted), torch.cat(weights) if weights else None)
 
 
 def _not_zero(size: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ lies at ``(i + 0.5) / size`` whatever the resolution of the map (``align_corners
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -68,31 +68,6 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     return values[:, :, 0]
 
 
-def bilinear_corners(points: Tensor, *, size: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The four pixels that a bilinear sample reads, one at a time.
-
-    Args:
-        points: ``(..., 2)``, ``(x, y)`` in ``[0, 1]``.
-        size: ``(h, w)`` of the map.
-
-    Yields:
-        ``row`` and ``column`` (int64, may lie outside of the map) and the weight of that pixel, ``(...)`` each.
-
-    Example:
-        >>> corners = bilinear_corners(torch.tensor([0.5, 0.25]), size=(2, 2))
-        >>> [(int(row), int(column), float(weight)) for row, column, weight in corners]
-        [(0, 0, 0.5), (0, 1, 0.5), (1, 0, 0.0), (1, 1, 0.0)]
-    """
-    height, width = size
-    points = points.to(torch.promote_types(points.dtype, torch.float32))
-    x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
-    left, top = x.floor(), y.floor()
-    right_share, low_share = x - left, y - top
-    for down, row_share in ((0, 1 - low_share), (1, low_share)):
-        for along, column_share in ((0, 1 - right_share), (1, right_share)):
-            yield top.long() + down, left.long() + along, row_share * column_share
-
-
 def uncertain_points(maps: Tensor, *, num_points: int, oversample: float, importance: float, draw: Draw) -> Tensor:
     """Points of each mask, most of them where its logit is near zero, the rest anywhere.
 
@@ -127,7 +102,7 @@ def uncertain_points(maps: Tensor, *, num_points: int, oversample: float, import
     with torch.no_grad():
         candidates = draw((len(maps), int(oversample * num_points), 2))
         logits = sample_points(maps.unsqueeze(1), candidates)[:, 0]
-        nearest = logits.abs().topk(chosen, dim=1, largest=False).indices
+        nearest = logits.abs().topk(chosen, dim=1, largest=False, sorted=False).indices
         kept = candidates.gather(1, nearest.unsqueeze(-1).expand(-1, -1, 2))
         free = draw((len(maps), num_points - chosen, 2))
         return torch.cat([kept, free], dim=1)

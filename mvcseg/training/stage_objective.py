@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -116,11 +116,12 @@ class StageObjective(MaskSetObjective):
             objective.predict = self._asking(pair=PassPair())
         return objective
 
-    def lean(self) -> MaskSetObjective:
-        """The same objective in less memory: part of the stage, too, is computed again in the backward pass."""
-        objective = super().lean()
-        objective.predict = self._asking(recomputes=True)
-        return objective
+    def lean(self) -> StageObjective:
+        """The same objective in less memory: part of the stage is computed again in the backward pass.
+
+        As much as makes up for the gradients that are there already; see ``training.sparing``.
+        """
+        return cast("StageObjective", self._copy(predict=self._asking(spares=True)))
 
     def _asking(self, **choices: Any) -> Predict:
         asked: Callable[..., QueryClip] = self.predict

@@ -28,6 +28,7 @@ from mvcseg.models.dvis.tracker import ReferringTracker, Tracked
 from mvcseg.ops.matching import take_order
 from mvcseg.shapes import check_float, check_shapes
 from mvcseg.training.frozen_outputs import PassPair, RefinerInputs, TrackerInputs, read_segmenter, read_tracker
+from mvcseg.training.sparing import bytes_to_spare, spared_of_refiner, spared_of_segmenter, spared_of_tracker
 
 
 class SegmenterStage(nn.Module):
@@ -64,7 +65,7 @@ class SegmenterStage(nn.Module):
         *,
         noise_generators: Sequence[torch.Generator] | None = None,
         pair: PassPair | None = None,
-        recomputes: bool = False,
+        spares: bool = False,
     ) -> QueryClip:
         """What every layer predicts, the one before the first layer included.
 
@@ -72,7 +73,8 @@ class SegmenterStage(nn.Module):
             frames: ``(B, T, 3, H, W)`` in ``[0, 1]``.
             noise_generators: not used, since nothing is drawn.
             pair: not used, since nothing is frozen.
-            recomputes: keep little of the query decoder for the backward pass, which then computes it again.
+            spares: make room for the gradients that are there already: part of the head is computed again in the
+                backward pass; see ``training.sparing``.
 
         Raises:
             ShapeError: frames are not five-dimensional or empty.
@@ -80,8 +82,11 @@ class SegmenterStage(nn.Module):
         """
         sizes = _check(frames)
         head = self.model.sem_seg_head
-        pixels = head.pixel_decoder(self.model.backbone(self.model.normalise(frames.flatten(0, 1))))
-        predictions = head.predictor.layer_predictions(pixels, recomputes=recomputes)
+        maps = self.model.backbone(self.model.normalise(frames.flatten(0, 1)))
+        again = spared_of_segmenter(head, maps, bytes_to_spare(self.parameters())) if spares else (0, 0)
+        pixels = head.pixel_decoder(maps, recomputes=again[0])
+        del maps
+        predictions = head.predictor.layer_predictions(pixels, recomputes=again[1])
 
         def by_clip(x: Tensor) -> Tensor:
             return rearrange(x, "(b t) ... -> b t ...", b=sizes["b"])
@@ -141,7 +146,7 @@ class TrackerStage(nn.Module):
         *,
         noise_generators: Sequence[torch.Generator] | None = None,
         pair: PassPair | None = None,
-        recomputes: bool = False,
+        spares: bool = False,
     ) -> QueryClip:
         """What every layer of the tracker predicts; guided by the segmenter's predictions in tracked order.
 
@@ -149,14 +154,16 @@ class TrackerStage(nn.Module):
             frames: ``(B, T, 3, H, W)`` in ``[0, 1]``, each batch item the beginning of a video.
             noise_generators: of the noise, one for each clip, or one for all; None takes torch's own.
             pair: of the clean and the masked pass over the same clips; None where there is only one.
-            recomputes: keep little of the tracker for the backward pass, which then computes it again.
+            spares: make room for the gradients that are there already: frames of the tracker are computed again in
+                the backward pass.
 
         Raises:
             ShapeError, DTypeError: as in ``SegmenterStage``.
         """
         sizes = _check(frames)
         inputs = self._inputs(frames, pair)
-        layers = self._track(inputs, _on_host(noise_generators, count=sizes["b"]), recomputes=recomputes)
+        again = spared_of_tracker(self.tracker, inputs.embeds, bytes_to_spare(self.parameters())) if spares else 0
+        layers = self._track(inputs, _on_host(noise_generators, count=sizes["b"]), recomputes=again)
         order, last = layers[-1].order, layers[-1]
         guide = LayerPrediction(
             logits_in_dataset_order(take_order(inputs.class_logits, order), self.model.class_order),
@@ -170,7 +177,7 @@ class TrackerStage(nn.Module):
         return inputs if pair is None else pair.take(inputs, masked_parts=self.masked_parts)
 
     def _track(
-        self, inputs: TrackerInputs, generators: Sequence[torch.Generator] | None, *, recomputes: bool
+        self, inputs: TrackerInputs, generators: Sequence[torch.Generator] | None, *, recomputes: int
     ) -> list[Tracked]:
         queries = inputs.embeds, inputs.embeds_unnormed
         if not isinstance(self.tracker, ReferringTracker):
@@ -222,7 +229,7 @@ class RefinerStage(nn.Module):
         *,
         noise_generators: Sequence[torch.Generator] | None = None,
         pair: PassPair | None = None,
-        recomputes: bool = False,
+        spares: bool = False,
     ) -> QueryClip:
         """What every layer of the refiner predicts; guided by the tracker's predictions, their classes averaged.
 
@@ -230,7 +237,8 @@ class RefinerStage(nn.Module):
             frames: ``(B, T, 3, H, W)`` in ``[0, 1]``, each batch item a whole video.
             noise_generators: not used, since the frozen tracker tracks without noise.
             pair: of the clean and the masked pass over the same clips; None where there is only one.
-            recomputes: not used: the masks of whole clips are what needs the memory.
+            spares: make room for the gradients that are there already: layers of the refiner are computed again in
+                the backward pass.
 
         Raises:
             ShapeError, DTypeError: as in ``SegmenterStage``.
@@ -240,7 +248,8 @@ class RefinerStage(nn.Module):
         if pair is not None:
             inputs = pair.take(inputs, masked_parts=self.masked_parts)
         order, features = self.model.class_order, inputs.mask_features
-        layers = self.refiner.forward_layers(inputs.embeds, inputs.memory)
+        again = spared_of_refiner(self.refiner, inputs.embeds, bytes_to_spare(self.parameters())) if spares else 0
+        layers = self.refiner.forward_layers(inputs.embeds, inputs.memory, recomputes=again)
         predictions = tuple(
             LayerPrediction(
                 logits_in_dataset_order(layer.class_logits.unsqueeze(1), order),

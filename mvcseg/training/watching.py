@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mvcseg.losses import Objective
 from mvcseg.losses.mask_set import MaskSetObjective, named_losses
+from mvcseg.losses.objective import lean
 from mvcseg.segmenter import Segmenter
 
 LOGGED = ("loss_ce", "loss_mask", "loss_dice")
@@ -44,8 +45,10 @@ class WatchedObjective:
         return self._twin(self._objective.with_generators(generators))
 
     def lean(self) -> Objective:
-        """The same in less memory; its terms are seen here too."""
-        return self._twin(self._objective.lean())
+        """The same in less memory, where it can do with less; its terms are seen here too."""
+        spared = lean(self._objective)
+        assert isinstance(spared, MaskSetObjective)
+        return self._twin(spared)
 
     def _twin(self, objective: MaskSetObjective) -> WatchedObjective:
         twin = WatchedObjective(objective)

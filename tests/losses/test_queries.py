@@ -121,3 +121,14 @@ def test_values_at_points_are_float32_under_autocast() -> None:
         for masks in (FactoredMasks(kernels, features), DenseMasks(torch.randn(1, 2, 6, 8, 8).bfloat16())):
             assert masks.at(0, None, torch.rand(5, 2)).dtype == torch.float32
             assert masks.at(0, 1, torch.rand(5, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("frame", [None, 1])
+def test_many_points_and_few_points_of_factored_masks_agree(frame: int | None, has_bias: bool) -> None:
+    kernels, features = torch.randn(1, 2, 3, 4).double(), torch.randn(1, 2, 4, 5, 7).double()
+    masks = FactoredMasks(kernels, features, torch.randn(1, 2, 3).double() if has_bias else None)
+    points = torch.rand(400, 2).double()
+    at_once = masks.at(0, frame, points)  # the product first
+    one_by_one = torch.cat([masks.at(0, frame, point[None]) for point in points], dim=1)  # the samples first
+    torch.testing.assert_close(at_once, one_by_one)

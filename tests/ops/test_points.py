@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
-from mvcseg.ops.points import bilinear_corners, draw_from, sample_points, uncertain_points
+from mvcseg.ops.points import draw_from, sample_points, uncertain_points
 
 MAPS = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(1))
 POINTS = torch.rand(2, 40, 2, generator=torch.Generator().manual_seed(2)) * 1.4 - 0.2
@@ -42,16 +42,6 @@ def test_samples_are_scipys_linear_interpolation() -> None:
             MAPS[n, c].double().numpy(), [y * 5 - 0.5, x * 7 - 0.5], order=1, mode="grid-constant"
         )
         assert np.allclose(values[n, c].numpy(), expected, atol=1e-12)
-
-
-def test_corners_and_their_weights_make_the_same_samples() -> None:
-    total = torch.zeros(2, 3, 40)
-    for row, column, weight in bilinear_corners(POINTS, size=(5, 7)):
-        within = (row >= 0) & (row < 5) & (column >= 0) & (column < 7)
-        for n in range(2):
-            values = MAPS[n][:, row[n].clamp(0, 4), column[n].clamp(0, 6)]
-            total[n] += values * torch.where(within[n], weight[n], 0.0)
-    assert torch.allclose(total, sample_points(MAPS, POINTS), atol=1e-5)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -85,7 +75,7 @@ def test_the_points_kept_are_the_candidates_nearest_to_zero() -> None:
     for n in range(2):
         sizes = sample_points(masks[n][None, None], candidates[n][None])[0, 0].abs()
         expected = candidates[n][sizes.argsort()[:6]]
-        assert torch.equal(points[n, :6], expected)
+        assert sorted(points[n, :6].tolist()) == sorted(expected.tolist())
     assert torch.equal(points[:, 6:], draw((2, 2, 2)))
 
 
@@ -128,7 +118,6 @@ def test_no_value_is_read_on_the_host() -> None:
 
     chosen = uncertain_points(maps[:, 0], num_points=8, oversample=3.0, importance=0.75, draw=nothing)
     assert chosen.shape == (2, 8, 2)
-    assert all(weight.shape == (2, 40) for _, _, weight in bilinear_corners(points, size=(5, 7)))
 
 
 def test_draws_follow_from_the_generator_alone() -> None:

@@ -31,10 +31,21 @@ def test_the_loss_is_that_of_the_objective_and_its_terms_are_seen() -> None:
     assert watched.terms.keys() == set(LOGGED)
 
 
+class Spared(MaskSetObjective):
+    """One that can do with less."""
+
+    def lean(self) -> MaskSetObjective:
+        return self._copy(is_spared=True)
+
+
 def test_a_lean_objective_stays_lean_and_watched() -> None:
-    watched = WatchedObjective(OBJECTIVE)
+    watched = WatchedObjective(Spared(predict=predict, num_points=16))
     spared = lean(watched)
     assert isinstance(spared, WatchedObjective)
-    assert spared._objective.settings.recomputes
+    assert vars(spared._objective)["is_spared"]
     assert torch.equal(loss_of(spared), loss_of(OBJECTIVE))
     assert watched.terms.keys() == set(LOGGED)
+
+
+def test_an_objective_that_cannot_do_with_less_stays_as_it_is() -> None:
+    assert lean(WatchedObjective(OBJECTIVE))._objective is OBJECTIVE  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mvcseg.errors import ShapeError
 from mvcseg.models.layers.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from mvcseg.models.layers.mlp import MLP
+from mvcseg.models.layers.recomputed import recomputed
 from mvcseg.shapes import check_float, check_shapes
 
 
@@ -104,9 +105,16 @@ class TemporalRefiner(nn.Module):
         """
         return self.predict(self._run(embeds, memory)[-1])
 
-    def forward_layers(self, embeds: Tensor, memory: Tensor) -> list[Refined]:
-        """Every layer's answer, for training; the last is that of ``forward``."""
-        return [self.predict(x) for x in self._run(embeds, memory)]
+    def forward_layers(self, embeds: Tensor, memory: Tensor, *, recomputes: int = 0) -> list[Refined]:
+        """Every layer's answer, for training; the last is that of ``forward``.
+
+        Args:
+            embeds: as in ``forward``.
+            memory: as in ``forward``.
+            recomputes: of how many layers, the first ones, little is kept for the backward pass, which then computes
+                them again.
+        """
+        return [self.predict(x) for x in self._run(embeds, memory, recomputes)]
 
     def over_time(self, layer: int, x: Tensor) -> Tensor:
         """First half of a layer: attention and convolutions over time, for each query alone.
@@ -137,22 +145,25 @@ class TemporalRefiner(nn.Module):
         share = self.activation_proj(normed).softmax(dim=1)
         return Refined(self.class_embed((normed * share).sum(dim=1)), self.mask_embed(normed), normed)
 
-    def _run(self, embeds: Tensor, memory: Tensor) -> list[Tensor]:
+    def _run(self, embeds: Tensor, memory: Tensor, recomputes: int = 0) -> list[Tensor]:
         """Output of every layer, ``(B, T, Q, D)``."""
         sizes = check_shapes(embeds=(embeds, "b t q d"), memory=(memory, "b t s d"))
         check_float(embeds=embeds, memory=memory)
         if not sizes["t"]:
             raise ShapeError("embeds: expected at least one frame, got none")
-        batch, count, queries, width = embeds.shape
         memory = memory.flatten(0, 1)
         x, outputs = embeds, []
         for layer in range(len(self.conv_norms)):
-            x = x.transpose(1, 2).reshape(batch * queries, count, width)
-            x = self.over_time(layer, x).view(batch, queries, count, width)
-            x = x.transpose(1, 2).reshape(batch * count, queries, width)
-            x = self.over_queries(layer, x, memory).view(batch, count, queries, width)
+            x = recomputed(self._layer, layer < recomputes)(layer, x, memory)
             outputs.append(x)
         return outputs
+
+    def _layer(self, layer: int, x: Tensor, memory: Tensor) -> Tensor:
+        batch, count, queries, width = x.shape
+        x = x.transpose(1, 2).reshape(batch * queries, count, width)
+        x = self.over_time(layer, x).view(batch, queries, count, width)
+        x = x.transpose(1, 2).reshape(batch * count, queries, width)
+        return self.over_queries(layer, x, memory).view(batch, count, queries, width)
 
 
 def _convolution(width: int, *, size: int) -> nn.Conv1d:

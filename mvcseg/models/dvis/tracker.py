@@ -140,7 +140,7 @@ class ReferringTracker(nn.Module):
         state: TrackerState | None = None,
         noise: QueryNoise | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        recomputes: bool = False,
+        recomputes: int = 0,
     ) -> list[Tracked]:
         """Every layer's answer, for training; the last is that of ``forward``, and all have the same ``state``.
 
@@ -150,7 +150,8 @@ class ReferringTracker(nn.Module):
             state: as in ``forward``.
             noise: spoils the start of some frames, but never of a video's first; None and ``eval()`` spoil nothing.
             generator: a CPU generator for the noise, or one for each video.
-            recomputes: keep little for the backward pass, which then computes each frame again.
+            recomputes: of how many frames, the first ones, little is kept for the backward pass, which then computes
+                them again.
         """
         draws: list[list[NoiseDraw | None]] = []
         if noise is not None and self.training:
@@ -181,7 +182,7 @@ class ReferringTracker(nn.Module):
         draws: Sequence[Sequence[NoiseDraw | None]],
         *,
         every_layer: bool,
-        recomputes: bool = False,
+        recomputes: int = 0,
     ) -> list[Tracked]:
         check_clip(embeds, unnormed, state)
         given = {
@@ -198,7 +199,7 @@ class ReferringTracker(nn.Module):
                     [_spoil(video[t], *pair) for video, *pair in zip(draws, memory, start, strict=True)]
                 )
             reference = self.ref_proj(memory if outputs is None else outputs)
-            layers = recomputed(self._layers, recomputes)(start, reference, memory, is_first=outputs is None)
+            layers = recomputed(self._layers, t < recomputes)(start, reference, memory, is_first=outputs is None)
             outputs = layers[-1]
             answers = layers if every_layer else layers[-1:]
             frames.append([(answer, reference, self._classify(reference, answer)) for answer in answers])

@@ -92,7 +92,7 @@ class FirstReferringTracker(nn.Module):
         embeds_unnormed: Tensor,
         *,
         state: TrackerState | None = None,
-        recomputes: bool = False,
+        recomputes: int = 0,
     ) -> list[Tracked]:
         """Every layer's answer, for training; the last is that of ``forward``, and all have the same ``state``.
 
@@ -100,15 +100,16 @@ class FirstReferringTracker(nn.Module):
             embeds: as in ``forward``.
             embeds_unnormed: as in ``forward``.
             state: as in ``forward``.
-            recomputes: keep little for the backward pass, which then computes each frame again.
+            recomputes: of how many frames, the first ones, little is kept for the backward pass, which then computes
+                them again.
         """
-        run = recomputed(self._layers, recomputes)
         check_clip(embeds, embeds_unnormed, state)
         order = match_frames(embeds, previous=state.embeds if state else None, solve=assign_inverse)
         previous = state.outputs if state else None
         outputs, references = list[list[Tensor]](), list[Tensor]()
         for t, frame in enumerate(embeds.unbind(1)):
             # a loop: each frame needs the one before
+            run = recomputed(self._layers, t < recomputes)
             if previous is None:
                 references.append(frame)
                 outputs.append(run(frame, None, frame))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvcseg.models.layers.deformable import DeformableAttention, Shapes, pixel_anchors
+from mvcseg.models.layers.recomputed import recomputed
 from mvcseg.models.mask2former.position import sine_position
 from mvcseg.ops.deform_attn import pieces
 from mvcseg.ops.linear import linear
@@ -39,12 +40,14 @@ class DeformableEncoder(nn.Module):
         ]
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(stack)})  # named encoder.layers.0, ...
 
-    def forward(self, tokens: Tensor, *, spatial_shapes: Shapes) -> Tensor:
+    def forward(self, tokens: Tensor, *, spatial_shapes: Shapes, recomputes: int = 0) -> Tensor:
         """Maps that have looked at each other.
 
         Args:
             tokens: the maps' pixels one after another, ``(N, S, C)``.
             spatial_shapes: ``(height, width)`` of each map.
+            recomputes: of how many layers, the first ones, the feed-forward step is computed again in the backward
+                pass, so that its hidden channels are not kept.
 
         Returns:
             ``(N, S, C)``.
@@ -59,8 +62,14 @@ class DeformableEncoder(nn.Module):
         )
         exact = torch.promote_types(dtype, torch.float32)  # half precision would misplace points by whole pixels
         points = torch.cat([pixel_centres(*shape, device=device, dtype=exact) for shape in spatial_shapes])[None]
-        for layer in self.encoder["layers"].children():
-            tokens = layer(tokens, position=position, reference_points=points, spatial_shapes=spatial_shapes)
+        for i, layer in enumerate(self.encoder["layers"].children()):
+            tokens = layer(
+                tokens,
+                position=position,
+                reference_points=points,
+                spatial_shapes=spatial_shapes,
+                recomputes=i < recomputes,
+            )
         return tokens
 
 
@@ -77,13 +86,15 @@ class DeformableEncoderLayer(nn.Module):
         nn.init.xavier_uniform_(self.linear1.weight)
         nn.init.xavier_uniform_(self.linear2.weight)
 
-    def forward(self, x: Tensor, *, position: Tensor, reference_points: Tensor, spatial_shapes: Shapes) -> Tensor:
+    def forward(
+        self, x: Tensor, *, position: Tensor, reference_points: Tensor, spatial_shapes: Shapes, recomputes: bool = False
+    ) -> Tensor:
         """``(N, S, C)`` of ``(N, S, C)``; ``position`` is ``(S, C)``, ``reference_points`` ``(1, S, 2)``."""
         if self.self_attn.may_sample(x, position, reference_points, *self.parameters(), spatial_shapes=spatial_shapes):
             anchors = pixel_anchors(reference_points.unsqueeze(2), spatial_shapes=spatial_shapes)[0]
             return torch.stack([self._in_pieces(frame, position, anchors, spatial_shapes) for frame in x])
         attended = self.self_attn(x + position, x, reference_points=reference_points, spatial_shapes=spatial_shapes)
-        return self._feed_forward(self.norm1(x + attended))
+        return recomputed(self._feed_forward, recomputes)(self.norm1(x + attended))
 
     def _in_pieces(self, x: Tensor, position: Tensor, anchors: Tensor, spatial_shapes: Shapes) -> Tensor:
         """The layer for one frame ``(S, C)``, some pixels at a time, so that what lies between stays in the cache."""

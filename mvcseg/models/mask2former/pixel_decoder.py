@@ -87,11 +87,12 @@ class PixelDecoder(nn.Module):
             nn.init.zeros_(projection.bias)
         keep_variance(self.adapter_1, self.layer_1, self.mask_features)
 
-    def forward(self, features: tuple[Tensor, Tensor, Tensor, Tensor]) -> PixelFeatures:
+    def forward(self, features: tuple[Tensor, Tensor, Tensor, Tensor], *, recomputes: int = 0) -> PixelFeatures:
         """Mask features and scales.
 
         Args:
             features: backbone maps ``(N, channels, h, w)`` of strides 4, 8, 16, 32.
+            recomputes: as in ``DeformableEncoder``.
 
         Raises:
             ShapeError: there are not four maps.
@@ -101,15 +102,15 @@ class PixelDecoder(nn.Module):
         device = features[0].device.type
         if torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
-                return self._decode(features)
-        return self._decode(features)
+                return self._decode(features, recomputes)
+        return self._decode(features, recomputes)
 
-    def _decode(self, features: tuple[Tensor, Tensor, Tensor, Tensor]) -> PixelFeatures:
+    def _decode(self, features: tuple[Tensor, Tensor, Tensor, Tensor], recomputes: int) -> PixelFeatures:
         finest, *coarser = (feature.to(self.mask_features.weight.dtype) for feature in features)
         maps = [project(feature) for project, feature in zip(self.input_proj, reversed(coarser), strict=True)]
         shapes = [(m.shape[-2], m.shape[-1]) for m in maps]
         tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
-        tokens = self.transformer(tokens, spatial_shapes=shapes)
+        tokens = self.transformer(tokens, spatial_shapes=shapes, recomputes=recomputes)
         rows = tokens.split_with_sizes([height * width for height, width in shapes], dim=1)
         coarse, middle, fine = (
             part.unflatten(1, shape).permute(0, 3, 1, 2) for part, shape in zip(rows, shapes, strict=True)

@@ -19,6 +19,7 @@ from mvcseg.models.layers.mlp import MLP
 from mvcseg.models.layers.recomputed import recomputed
 from mvcseg.models.mask2former.pixel_decoder import PixelFeatures
 from mvcseg.models.mask2former.position import sine_position
+from mvcseg.ops.linear import linear
 
 SCALES = 3
 
@@ -98,19 +99,20 @@ class QueryDecoder(nn.Module):
         """The last layer's prediction; frames do not see each other."""
         return self._predict(self._states(features)[-1], features.mask_features)
 
-    def layer_predictions(self, features: PixelFeatures, *, recomputes: bool = False) -> tuple[FrameQueries, ...]:
+    def layer_predictions(self, features: PixelFeatures, *, recomputes: int = 0) -> tuple[FrameQueries, ...]:
         """Predictions before the first layer and after every layer, for training with deep supervision.
 
         The last one is what ``forward`` gives.
 
         Args:
             features: of the pixel decoder.
-            recomputes: keep little for the backward pass, which then computes each layer again.
+            recomputes: of how many layers, the first ones, little is kept for the backward pass, which then computes
+                them again.
         """
         states = self._states(features, recomputes=recomputes)
         return tuple(self._predict(state, features.mask_features) for state in states)
 
-    def _states(self, features: PixelFeatures, *, recomputes: bool = False) -> list[Tensor]:
+    def _states(self, features: PixelFeatures, *, recomputes: int = 0) -> list[Tensor]:
         """Queries ``(N, Q, C)`` before the first layer and after every layer."""
         memories = [self._memory(scale, level) for level, scale in enumerate(features.scales)]
         small = [_resized(features.mask_features, like=scale) for scale in features.scales]
@@ -123,7 +125,7 @@ class QueryDecoder(nn.Module):
             strict=True,
         )
         for i, (cross, among, feed_forward) in enumerate(layers):
-            layer = recomputed(partial(self._layer, cross, among, feed_forward), recomputes)
+            layer = recomputed(partial(self._layer, cross, among, feed_forward), i < recomputes)
             x = layer(x, *memories[i % SCALES], self._visible(x, small[i % SCALES]))
             states.append(x)
         return states
@@ -150,9 +152,10 @@ class QueryDecoder(nn.Module):
         return value + position.flatten(0, 1), value
 
     def _visible(self, x: Tensor, pixels: Tensor) -> Tensor:
-        """``(N, Q, S)`` bool: pixels where the query's mask is at least one half, all where there are none."""
-        inside = self.mask_embed(self.decoder_norm(x)) @ pixels >= 0  # the sigmoid is at least 0.5
-        return inside | ~inside.any(dim=-1, keepdim=True)  # type: ignore[no-any-return]
+        """``(N, Q, S)`` bool: pixels ``(N, S, C)`` where the query's mask is at least one half, all where none is."""
+        kernels = self.mask_embed(self.decoder_norm(x))
+        inside = _products(kernels, pixels) >= 0  # the sigmoid is at least 0.5
+        return inside | ~inside.any(dim=-1, keepdim=True)
 
     def _predict(self, x: Tensor, mask_features: Tensor) -> FrameQueries:
         normed = self.decoder_norm(x)
@@ -166,11 +169,18 @@ class QueryDecoder(nn.Module):
         )
 
 
+def _products(kernels: Tensor, pixels: Tensor) -> Tensor:
+    """``(N, Q, S)``: every kernel ``(N, Q, C)`` with every pixel ``(N, S, C)``."""
+    if len(kernels) != 1:
+        return kernels @ pixels.transpose(1, 2)
+    return linear(pixels[0], kernels[0]).t().contiguous().unsqueeze(0)
+
+
 def _resized(mask_features: Tensor, *, like: Tensor) -> Tensor:
-    """Mask features at another scale, ``(N, C, S)``.
+    """Mask features at another scale, ``(N, S, C)``.
 
     Resizing is linear and acts on pixels, the inner product on channels: small features times queries are the small
     masks, and the full-size masks are never made.
     """
     small = functional.interpolate(mask_features, size=like.shape[-2:], mode="bilinear", align_corners=False)
-    return small.flatten(2)
+    return small.flatten(2).transpose(1, 2)
