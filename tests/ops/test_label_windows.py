@@ -91,7 +91,7 @@ def test_blobs_in_opposite_corners_are_both_seen() -> None:
     assert got[3] == 0
 
 
-@pytest.mark.parametrize("pixels", [1, 5000])
+@pytest.mark.parametrize("pixels", [1, 5000, 18000])
 def test_what_is_worked_on_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
     a, b = label_maps(1, height=50, width=90, share=0.05)
     keep = np.ones((44, 84), dtype=bool)
