@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import ConfigError
-from mvcseg.ops.confusion import confusion_matrix
+from mvcseg.ops.confusion import check_label_counts, count_pairs
 from mvcseg.shapes import check_num_classes
 
 
@@ -27,7 +27,8 @@ class MeanIoU:
     Attributes:
         num_classes: K.
         state: ``(K, K + 1)`` int64 counts (row = true class, column = prediction, last column = predictions
-            outside ``0..K-1``) on the CPU; adding up the states of several processes merges them.
+            outside ``0..K-1``), on the CPU before the first update and where the newest predictions were after it;
+            adding up the states of several processes merges them.
 
     Raises:
         ConfigError: ``num_classes`` is outside 1 to 255.
@@ -46,9 +47,13 @@ class MeanIoU:
     def reset(self) -> None:
         """Forget every update."""
         self.state = torch.zeros(self.num_classes, self.num_classes + 1, dtype=torch.int64)
+        self._unchecked: Tensor | None = None  # pixels by label that an accelerator has counted and nobody looked at
 
     def update(self, pred: Tensor, labels: Tensor) -> None:
         """Count the pixels of one or more frames.
+
+        On the CPU an update with wrong labels raises and counts nothing. On an accelerator the host waits for
+        nothing: counts stay there, and `compute`, `per_class` and `predicted_outside` raise what labels deserve.
 
         Args:
             pred: predicted class ids, any shape, integer dtype and device. A value outside ``0..K-1`` on a
@@ -60,7 +65,22 @@ class MeanIoU:
             ShapeError: the shapes differ.
             DataError: ``labels`` hold a value that is neither a class nor 255.
         """
-        self.state += confusion_matrix(pred, labels, num_classes=self.num_classes).cpu()
+        counts = count_pairs(pred, labels, num_classes=self.num_classes)
+        by_label = counts.sum(dim=1)
+        if counts.device.type == "cpu":
+            check_label_counts(by_label, num_classes=self.num_classes)
+        else:
+            self._keep_for_later(by_label)
+        self.state = self.state.to(counts.device) + counts[: self.num_classes]
+
+    def _keep_for_later(self, by_label: Tensor) -> None:
+        seen = self._unchecked
+        self._unchecked = by_label if seen is None else seen.to(by_label.device) + by_label
+
+    def _check(self) -> None:
+        if self._unchecked is not None:
+            check_label_counts(self._unchecked, num_classes=self.num_classes)
+            self._unchecked = None
 
     def merge(self, other: MeanIoU) -> None:
         """Add what another metric has counted, as if its updates had been made here.
@@ -70,19 +90,30 @@ class MeanIoU:
         """
         if not isinstance(other, MeanIoU) or other.num_classes != self.num_classes:
             raise ConfigError(f"other: expected {self!r} to merge with, got {other!r}")
-        self.state += other.state
+        self.state = self.state + other.state.to(self.state.device)
+        if other._unchecked is not None:
+            self._keep_for_later(other._unchecked)
 
     def compute(self) -> float:
-        """Mean IoU in ``[0, 1]``; NaN where no pixel was labelled."""
+        """Mean IoU in ``[0, 1]``; NaN where no pixel was labelled.
+
+        Waits for the updates of an accelerator.
+
+        Raises:
+            DataError: labels that an accelerator has counted hold a value that is neither a class nor 255; again at
+                every call, until `reset`.
+        """
         return float(self.per_class().nanmean())
 
     def per_class(self) -> Tensor:
-        """IoU of each class, ``(K,)`` float64; NaN for a class absent from the ground truth."""
+        """IoU of each class, ``(K,)`` float64; NaN for a class absent from the ground truth. Raises as `compute`."""
+        self._check()
         return class_iou(self.state)
 
     @property
     def predicted_outside(self) -> int:
-        """Labelled pixels whose prediction is outside ``0..K-1``."""
+        """Labelled pixels whose prediction is outside ``0..K-1``. Raises as `compute`."""
+        self._check()
         return int(self.state[:, -1].sum())
 
     def __repr__(self) -> str:

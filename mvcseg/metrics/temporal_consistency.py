@@ -13,7 +13,7 @@ from torch import Tensor
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.flow import FlowEstimator
 from mvcseg.metrics.miou import class_iou
-from mvcseg.ops.confusion import confusion_matrix
+from mvcseg.ops.confusion import count_pairs
 from mvcseg.ops.warp import inside_mask, warp_labels
 from mvcseg.segmenter import IGNORE_INDEX, Video, check_video
 from mvcseg.shapes import check_integer, check_num_classes, check_shapes
@@ -37,8 +37,9 @@ class TemporalConsistency:
     Attributes:
         num_classes: K.
         flow: as given.
-        state: ``(K, K + 1)`` int64 counts on the CPU (row = class at t, column = class at t+1, last column =
-            predictions outside ``0..K-1``); adding up the states of several processes merges them.
+        state: ``(K, K + 1)`` int64 counts (row = class at t, column = class at t+1, last column = predictions outside
+            ``0..K-1``), on the CPU before the first update and where the newest predictions were after it; adding
+            up the states of several processes merges them.
 
     Raises:
         ConfigError: ``num_classes`` is outside 1 to 255.
@@ -94,7 +95,8 @@ class TemporalConsistency:
         is_class = (pred[:-1] >= 0) & (pred[:-1] < self.num_classes)
         reference = pred[:-1].masked_fill(~(is_class & inside_mask(flow)), IGNORE_INDEX)
         following = warp_labels(pred[1:], flow)
-        self.state += confusion_matrix(following, reference, num_classes=self.num_classes).cpu()
+        counts = count_pairs(following, reference, num_classes=self.num_classes)  # the reference is classes and 255
+        self.state = self.state.to(counts.device) + counts[: self.num_classes]
 
     def merge(self, other: TemporalConsistency) -> None:
         """Add what another metric has counted, as if its updates had been made here (the flows are not compared).
@@ -104,7 +106,7 @@ class TemporalConsistency:
         """
         if not isinstance(other, TemporalConsistency) or other.num_classes != self.num_classes:
             raise ConfigError(f"other: expected {self!r} to merge with, got {other!r}")
-        self.state += other.state
+        self.state = self.state + other.state.to(self.state.device)
 
     def compute(self) -> float:
         """TC in ``[0, 1]``; NaN where no pair was compared."""

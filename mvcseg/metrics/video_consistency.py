@@ -22,6 +22,10 @@ MOST_BANDS = 4
 """Most threads over the pixels of a video: with more, waiting for the interpreter costs what they gain."""
 LEAST_BAND = 1 << 15
 """Pixels of a frame below which another thread does not pay."""
+STEPS = 8
+"""Pairs of frames compared at a time: threads pay on large pieces, and the caches hold no larger ones."""
+WORDS = 1023
+"""Words whose set bits 16 bits can count, 64 in each."""
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
@@ -39,8 +43,8 @@ class VideoConsistency:
 
     Attributes:
         clip_length: n.
-        state: ``(2,)`` float64 on the CPU, sum of the clips' scores and number of clips; adding up the
-            states of several processes merges them.
+        state: ``(2,)`` float64, sum of the clips' scores and number of clips, on the CPU before the first update and
+            where the newest predictions were after it; adding up the states of several processes merges them.
 
     Raises:
         ConfigError: ``clip_length`` is below 1.
@@ -64,7 +68,7 @@ class VideoConsistency:
         self.state = torch.zeros(2, dtype=torch.float64)
 
     def update(self, pred: Tensor, raw_labels: Tensor) -> None:
-        """Score the clips of one whole video.
+        """Score the clips of one whole video; on an accelerator the host waits for nothing.
 
         Args:
             pred: predicted labels ``(T, H, W)``, any integer dtype and device; compared for equality only.
@@ -83,8 +87,14 @@ class VideoConsistency:
         Args:
             scores: ``(N,)`` shares, NaN where a clip has none.
         """
-        scored = scores[~scores.isnan()].to("cpu", torch.float64)
-        self.state += torch.stack((scored.sum(), torch.tensor(float(len(scored)), dtype=torch.float64)))
+        if scores.device.type == "cpu":
+            scored = scores[~scores.isnan()].to(torch.float64)
+            self._add(torch.stack((scored.sum(), torch.tensor(float(len(scored)), dtype=torch.float64))))
+        else:
+            self._add(_sum_on_device(scores))
+
+    def _add(self, state: Tensor) -> None:
+        self.state = self.state.to(state.device) + state
 
     def merge(self, other: VideoConsistency) -> None:
         """Add what another metric has scored, as if its updates had been made here.
@@ -94,14 +104,19 @@ class VideoConsistency:
         """
         if not isinstance(other, VideoConsistency) or other.clip_length != self.clip_length:
             raise ConfigError(f"other: expected {self!r} to merge with, got {other!r}")
-        self.state += other.state
+        self.state = self.state + other.state.to(self.state.device)
 
     def compute(self) -> float:
-        """VC_n in ``[0, 1]``; NaN where no clip was scored."""
+        """VC_n in ``[0, 1]``; NaN where no clip was scored. Waits for the updates of an accelerator."""
         return float(self.state[0] / self.state[1])
 
     def __repr__(self) -> str:
         return f"VideoConsistency(clip_length={self.clip_length})"
+
+
+def _sum_on_device(scores: Tensor) -> Tensor:
+    """Sum and number of the scores that are none NaN; picking them out would wait to learn how many they are."""
+    return torch.stack((scores.to(torch.float64).nansum(), (~scores.isnan()).sum(dtype=torch.float64)))
 
 
 def clip_consistency(pred: Tensor, raw_labels: Tensor, *, clip_lengths: Sequence[int]) -> list[Tensor]:
@@ -174,11 +189,12 @@ def _packed_counts(
     """`_steady_counts` on 64 pixels at a time: one bit says whether a pixel is as it was one frame before."""
     frames, pixels = pred.shape
     packed = np.zeros((2, max(frames - 1, 0), -(-pixels // 64) * 8), dtype=np.uint8)
-    same = np.empty(pixels, dtype=bool)
-    for step in range(frames - 1):  # a frame at a time stays in the cache
+    scratch = np.empty((STEPS, pixels), dtype=bool)
+    for start in range(0, frames - 1, STEPS):
+        stop = min(start + STEPS, frames - 1)
         for bits, maps in zip(packed, (raw_labels, pred), strict=True):
-            np.equal(maps[step + 1], maps[step], out=same)
-            bits[step, : -(-pixels // 8)] = np.packbits(same)
+            same = np.equal(maps[start + 1 : stop + 1], maps[start:stop], out=scratch[: stop - start])
+            bits[start:stop, : -(-pixels // 8)] = np.packbits(same, axis=1)
     words = packed.view(np.uint64)
     words[1] &= words[0]
     counts = []
@@ -204,6 +220,8 @@ def _all_of(rows: Rows, *, span: int) -> Rows:
 def _count_bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Set bits of each row."""
     if hasattr(np, "bitwise_count"):  # from NumPy 2.0 on
-        counts: NDArray[np.int64] = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
+        counts = np.zeros(len(words), dtype=np.int64)
+        for start in range(0, words.shape[1], WORDS):
+            counts += np.bitwise_count(words[:, start : start + WORDS]).sum(axis=1, dtype=np.uint16)
         return counts
     return np.asarray(_BITS_OF_BYTE[words.view(np.uint8)].sum(axis=1, dtype=np.int64))

@@ -19,15 +19,23 @@ from mvcseg.shapes import check_integer, check_num_classes
 
 IGNORED = 255
 CHUNK = 1 << 20
-"""Pixels counted at a time; OpenCV counts in float32, which is exact below 2**24."""
+"""Pixels counted at a time: threads pay on pieces this large. OpenCV counts in float32, which is exact below 2**24."""
 DENSE = 1 / 12
 """Share of pixels unlike their left neighbour from which runs no longer pay."""
 SAMPLE = 1 << 16
 """Pixels by which that share is judged."""
+BELOW, ABOVE = 256, 257
+"""Rows of `count_pairs` for labels that are no byte."""
+DEVICE_CHUNK = 1 << 23
+"""Pixels counted at a time on an accelerator."""
+LANES = 32
+"""Tables that an accelerator counts into side by side, lest neighbouring pixels, mostly alike, wait for one another."""
 
 
 def confusion_matrix(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
     """Pixel counts by true class and predicted class.
+
+    On an accelerator it waits for the counts, to raise here and not later; `count_pairs` does not.
 
     Args:
         pred: predicted class ids, any shape and integer dtype; a value outside ``0..K-1`` is no class.
@@ -50,101 +58,156 @@ def confusion_matrix(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tenso
         tensor([[1, 1, 0],
                 [0, 1, 1]])
     """
+    counts = count_pairs(pred, labels, num_classes=num_classes)
+    check_label_counts(counts.sum(dim=1), num_classes=num_classes)
+    return counts[:num_classes].clone()
+
+
+def count_pairs(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
+    """Pixel counts by label of whatever value and predicted class, without a look at the counts.
+
+    Nothing waits for an accelerator: whether the labels are classes is for `check_label_counts` to say, when the caller
+    wants to know.
+
+    Args:
+        pred: predicted class ids, as for `confusion_matrix`.
+        labels: true class ids, likewise.
+        num_classes: K, 1 to 255.
+
+    Returns:
+        ``(258, K + 1)`` int64 on the device of ``pred``: row = label 0 to 255, then labels below 0 and above 255.
+        The first K rows are the confusion matrix.
+
+    Raises:
+        DTypeError: an argument is not an integer tensor.
+        ShapeError: the shapes differ.
+        ConfigError: ``num_classes`` is outside 1 to 255.
+        DataError: on the CPU, where it costs nothing, labels are below 0 or above 255.
+    """
     check_num_classes(num_classes)
     check_integer(pred=pred, labels=labels)
     if pred.shape != labels.shape:
         raise ShapeError(f"labels: expected {tuple(pred.shape)} from pred, got {tuple(labels.shape)}")
     labels = labels.to(pred.device)
-    _check_bytes(labels, num_classes=num_classes)
-    counts = _count_by_label(pred.reshape(-1), labels.reshape(-1), num_classes=num_classes)
-    # Looking at the counts waits for the device, for the sake of an error at the call that caused it.
-    stray = counts[num_classes:IGNORED].sum(dim=1).nonzero()
-    if len(stray):
-        raise _stray_label(num_classes + int(stray[0]), num_classes=num_classes)
-    return counts[:num_classes].clone()
+    count = _count_on_cpu if pred.device.type == "cpu" else _count_on_device
+    return count(pred.reshape(-1), labels.reshape(-1), num_classes=num_classes)
 
 
-def _check_bytes(labels: Tensor, *, num_classes: int) -> None:
-    """Labels wider than a byte must hold bytes before they are narrowed."""
-    if labels.dtype == torch.uint8 or labels.numel() == 0:
-        return
-    wide = labels if labels.dtype in (torch.int16, torch.int32, torch.int64) else labels.to(torch.int64)
-    lowest, highest = (int(value) for value in torch.aminmax(wide))
-    if lowest < 0 or highest > IGNORED:
-        raise _stray_label(lowest if lowest < 0 else highest, num_classes=num_classes)
+def check_label_counts(counts: Tensor, *, num_classes: int) -> None:
+    """Require that only classes and 255 have occurred as labels.
+
+    Args:
+        counts: pixels by label, ``(258,)`` int64: the row sums of `count_pairs`.
+        num_classes: K.
+
+    Raises:
+        DataError: another value has.
+    """
+    stray = counts.clone()
+    stray[:num_classes] = stray[IGNORED] = 0
+    for value in stray.nonzero()[:1, 0].tolist():
+        raise _stray_label({BELOW: "a negative value", ABOVE: "a value above 255"}.get(value, value), num_classes)
 
 
-def _stray_label(value: int, *, num_classes: int) -> DataError:
+def _stray_label(value: int | str, num_classes: int) -> DataError:
     hint = "; a raw mask (0 void, 1..K) must be mapped first" if value == num_classes else ""
     return DataError(f"labels: expected class ids 0..{num_classes - 1} or 255 (ignored), got {value}{hint}")
 
 
-def _count_by_label(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
-    """Counts ``(256, K + 1)`` int64 of (label byte, prediction), the last column predictions that are no class."""
-    if pred.device.type != "cpu":
-        return _count_on_device(pred, labels, num_classes=num_classes)
+def _count_on_cpu(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
     pred_ids, label_ids = pred.detach().numpy(), labels.detach().numpy()
-
-    def count(start: int) -> NDArray[Any]:
-        columns = _as_bytes(pred_ids[start : start + CHUNK], num_classes=num_classes)
-        rows = label_ids[start : start + CHUNK].astype(np.uint8, copy=False)
-        return _count_pairs(rows, columns)
-
     starts = range(0, len(pred_ids), CHUNK)
-    total = np.zeros((256, 256))
-    if len(starts) == 1:
-        total += count(0)
+    threads = max(1, min(torch.get_num_threads(), len(starts)))
+
+    def count(thread: int) -> NDArray[Any]:
+        total, scratch = np.zeros((256, 256)), np.empty((2, min(CHUNK, len(pred_ids))), dtype=bool)
+        for start in starts[thread::threads]:
+            rows = _labels_as_bytes(label_ids[start : start + CHUNK], num_classes=num_classes)
+            columns = _as_bytes(pred_ids[start : start + CHUNK], num_classes=num_classes)
+            total += _count_bytes(rows, columns, scratch=scratch[:, : len(rows)])
+        return total
+
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            total = sum(pool.map(count, range(threads)), start=np.zeros((256, 256)))
     else:
-        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
-            for counts in pool.map(count, starts):
-                total += counts
-    outside = total[:, num_classes:].sum(axis=1, keepdims=True)
-    return torch.from_numpy(np.concatenate((total[:, :num_classes], outside), axis=1).astype(np.int64))
+        total = count(0)
+    table = np.zeros((258, num_classes + 1), dtype=np.int64)
+    table[:256, :num_classes] = total[:, :num_classes]
+    table[:256, num_classes] = total[:, num_classes:].sum(axis=1)
+    return torch.from_numpy(table)
+
+
+def _labels_as_bytes(labels: NDArray[Any], *, num_classes: int) -> NDArray[np.uint8]:
+    """The same labels as bytes, which they must be."""
+    if labels.dtype == np.uint8:
+        return labels
+    if not 0 <= int(np.bitwise_or.reduce(labels)) <= IGNORED:
+        lowest, highest = int(labels.min()), int(labels.max())
+        raise _stray_label(lowest if lowest < 0 else highest, num_classes)
+    return labels.astype(np.uint8)
 
 
 def _as_bytes(ids: NDArray[Any], *, num_classes: int) -> NDArray[np.uint8]:
     """The same class ids as bytes; whatever is no class becomes some value from K to 255."""
     if ids.dtype == np.uint8:
         return ids
+    if 0 <= int(np.bitwise_or.reduce(ids)) <= IGNORED:
+        return ids.astype(np.uint8)
     wide = ids.astype(np.int64, copy=False)  # uint64 from 2**63 on turns negative, which is no class either
     return np.clip(wide, -1, num_classes).astype(np.uint8)  # -1 turns into 255
 
 
-def _count_pairs(rows: NDArray[np.uint8], columns: NDArray[np.uint8]) -> NDArray[Any]:
-    """Counts ``(256, 256)`` of the pairs of bytes, exact.
+def _count_bytes(rows: NDArray[np.uint8], columns: NDArray[np.uint8], *, scratch: NDArray[np.bool_]) -> NDArray[Any]:
+    """Counts ``(256, 256)`` of the pairs of bytes, exact; ``scratch`` is two rows of flags as long as they.
 
     Label maps are mostly runs of one pair, so runs are counted, weighted by their length. Where they are not, OpenCV's
     histogram counts every pixel, several times as fast as NumPy's bincount.
     """
-    is_dense = np.count_nonzero(_changes(rows[:SAMPLE], columns[:SAMPLE])) > DENSE * min(len(rows), SAMPLE)
+    is_dense = (
+        np.count_nonzero(_ends(rows[:SAMPLE], columns[:SAMPLE], scratch=scratch[:, :SAMPLE]))
+        > DENSE * min(len(rows), SAMPLE) + 1
+    )
     cv2 = _opencv() if is_dense else None
     if cv2 is not None:
         counts: NDArray[np.float32] = cv2.calcHist(
             [rows[None], columns[None]], [0, 1], None, [256, 256], [0, 256, 0, 256]
         )
         return counts
-    last = np.append(np.flatnonzero(_changes(rows, columns)), len(rows) - 1)
-    pairs = rows[last].astype(np.int64) * 256 + columns[last]
-    return np.bincount(pairs, weights=np.diff(last, prepend=-1), minlength=256 * 256).reshape(256, 256)
+    ends = np.flatnonzero(_ends(rows, columns, scratch=scratch))
+    pairs = rows.take(ends).astype(np.uint16)
+    pairs <<= 8
+    pairs |= columns.take(ends)
+    lengths = ends.copy()
+    lengths[1:] -= ends[:-1]
+    lengths[0] += 1
+    return np.bincount(pairs, weights=lengths, minlength=256 * 256).reshape(256, 256)
 
 
-def _changes(rows: NDArray[np.uint8], columns: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where the next pair is another one."""
-    changes: NDArray[np.bool_] = rows[1:] != rows[:-1]
-    changes |= columns[1:] != columns[:-1]
-    return changes
+def _ends(rows: NDArray[np.uint8], columns: NDArray[np.uint8], *, scratch: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where a run of one pair ends: the next pair is another one, or there is none."""
+    ends: NDArray[np.bool_] = scratch[0]
+    others = scratch[1]
+    np.not_equal(rows[1:], rows[:-1], out=ends[:-1])
+    np.not_equal(columns[1:], columns[:-1], out=others[:-1])
+    ends[:-1] |= others[:-1]
+    ends[-1] = True
+    return ends
 
 
 def _count_on_device(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
-    """`_count_by_label` in PyTorch, for devices other than the CPU."""
-    cells = 256 * (num_classes + 1)
-    total = torch.zeros(cells, dtype=torch.int64, device=pred.device)
-    for start in range(0, len(pred), 8 * CHUNK):
-        ids = pred[start : start + 8 * CHUNK].to(torch.int64)
-        rows = labels[start : start + 8 * CHUNK].to(torch.int64)
+    """`count_pairs` in PyTorch, for devices other than the CPU: `torch.bincount` would wait to learn its size."""
+    cells = (ABOVE + 1) * (num_classes + 1)
+    total = torch.zeros(LANES * cells, dtype=torch.int64, device=pred.device)
+    one = torch.ones(1, dtype=torch.int64, device=pred.device)
+    for start in range(0, len(pred), DEVICE_CHUNK):
+        ids, rows = (maps[start : start + DEVICE_CHUNK].to(torch.int64) for maps in (pred, labels))
+        rows = rows.masked_fill(rows > IGNORED, ABOVE).masked_fill(rows < 0, BELOW)
         columns = ids.masked_fill((ids < 0) | (ids >= num_classes), num_classes)
-        total += torch.bincount(rows * (num_classes + 1) + columns, minlength=cells)
-    return total.view(256, num_classes + 1)
+        lane = torch.arange(len(ids), device=pred.device) % LANES
+        places = (lane * (ABOVE + 1) + rows) * (num_classes + 1) + columns
+        total.scatter_add_(0, places, one.expand_as(places))
+    return total.view(LANES, ABOVE + 1, num_classes + 1).sum(dim=0)
 
 
 def _opencv() -> Any | None:

@@ -9,6 +9,7 @@ import torch
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.metrics import MeanIoU, VideoConsistency
+from mvcseg.ops import confusion
 
 
 def iou_by_sets(pred: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -141,6 +142,59 @@ def test_different_metrics_do_not_merge() -> None:
         MeanIoU(2).merge(MeanIoU(3))
     with pytest.raises(ConfigError, match="VideoConsistency"):
         MeanIoU(2).merge(VideoConsistency(8))  # type: ignore[arg-type]
+
+
+def test_wrong_labels_of_a_device_are_told_when_the_score_is_asked_for() -> None:
+    labels = torch.tensor([0, 7, 1])
+    counts = confusion._count_on_device(torch.tensor([0, 1, 1]), labels, num_classes=2)
+    miou, other = MeanIoU(2), MeanIoU(2)
+    miou.update(labels[::2], labels[::2])
+    other._keep_for_later(counts.sum(dim=1))
+    assert miou.compute() == 1.0
+    miou.merge(pickle.loads(pickle.dumps(other)))
+    for _ in range(2):
+        with pytest.raises(DataError, match="got 7"):
+            miou.compute()
+    with pytest.raises(DataError, match="got 7"):
+        other.per_class()
+    with pytest.raises(DataError, match="got 7"):
+        _ = other.predicted_outside
+    miou.reset()
+    miou.update(labels[::2], labels[::2])
+    assert miou.compute() == 1.0
+
+
+@pytest.mark.cuda
+def test_on_cuda_updates_wait_for_nothing_and_wrong_labels_are_told_later(generator: torch.Generator) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    pred, labels = random_maps(generator)
+    there, here = MeanIoU(5), MeanIoU(5)
+    here.update(pred, labels)
+    maps = pred.cuda(), labels.cuda()
+    there.update(*maps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        there.update(*maps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert there.state.device.type == "cuda"
+    assert torch.equal(there.state.cpu(), 2 * here.state)
+    there.update(maps[0], torch.full_like(maps[1], 7))
+    with pytest.raises(DataError, match="got 7"):
+        there.compute()
+
+
+def test_updates_off_the_cpu_never_wait_for_the_device() -> None:
+    """Tensors without values refuse whatever has to look at one, or to bring it to the host."""
+    miou, maps = MeanIoU(3), torch.empty(2, 4, 5, dtype=torch.uint8, device="meta")
+    for _ in range(2):
+        miou.update(maps, maps)
+    assert (miou.state.device.type, miou.state.shape) == ("meta", (3, 4))
+    assert miou._unchecked is not None
+    assert miou._unchecked.device.type == "meta"
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        miou.compute()
 
 
 def test_bad_arguments_are_typed_errors_and_change_nothing() -> None:

@@ -132,6 +132,14 @@ def test_farneback_on_a_moving_texture_beats_no_flow(generator: torch.Generator)
     assert scores["farneback"] > 0.9 > scores["still"] + 0.1
 
 
+def test_updates_off_the_cpu_never_wait_for_the_device() -> None:
+    """Tensors without values refuse whatever has to look at one, or to bring it to the host."""
+    tc, pred = TemporalConsistency(3, still), torch.empty(4, 5, 6, dtype=torch.uint8, device="meta")
+    for _ in range(2):
+        tc.update(pred, frames_like(pred).to("meta"))
+    assert (tc.state.device.type, tc.state.shape) == ("meta", (3, 4))
+
+
 @pytest.mark.parametrize("frames", [0, 1])
 def test_videos_without_a_pair_add_nothing(frames: int) -> None:
     assert np.isnan(score(torch.zeros(frames, 2, 3, dtype=torch.int64)))

@@ -182,6 +182,53 @@ def test_other_devices_count_the_same(frames: int, monkeypatch: pytest.MonkeyPat
         assert torch.equal(got, of_length)
 
 
+def test_updates_off_the_cpu_never_wait_for_the_device() -> None:
+    """Tensors without values refuse whatever has to look at one, or to bring it to the host."""
+    vc2, maps = VideoConsistency(2), torch.empty(5, 3, 4, dtype=torch.uint8, device="meta")
+    for _ in range(2):
+        vc2.update(maps, maps)
+    assert (vc2.state.device.type, vc2.state.dtype, vc2.state.shape) == ("meta", torch.float64, (2,))
+
+
+@pytest.mark.cuda
+def test_on_cuda_updates_wait_for_nothing_and_score_the_same(generator: torch.Generator) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    pred, labels = flickering(generator, 12, 6, 9), flickering(generator, 12, 6, 9, share=0.3)
+    here, there = VideoConsistency(4), VideoConsistency(4)
+    maps = pred.cuda(), labels.cuda()
+    here.update(pred, labels)
+    there.update(*maps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        there.update(*maps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    here.update(pred, labels)
+    assert there.state.device.type == "cuda"
+    assert here.compute() == pytest.approx(there.compute(), abs=1e-12)
+
+
+def test_clips_without_a_score_count_the_same_on_a_device() -> None:
+    scores = torch.tensor([0.5, torch.nan, 0.25], dtype=torch.float64)
+    vc2 = VideoConsistency(2)
+    vc2.add_clips(scores)
+    assert vc2.state.tolist() == [0.75, 2.0]
+    assert torch.equal(video_consistency._sum_on_device(scores), vc2.state)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 100])
+def test_pieces_of_a_video_count_the_same(
+    steps: int, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    pred, labels = flickering(generator, 20, 6, 51), flickering(generator, 20, 6, 51)
+    expected = [clips_one_by_one(pred.numpy(), labels.numpy(), n) for n in (3, 8)]
+    monkeypatch.setattr(video_consistency, "STEPS", steps)
+    monkeypatch.setattr(video_consistency, "WORDS", 2)
+    for got, of_length in zip(clip_consistency(pred, labels, clip_lengths=(3, 8)), expected, strict=True):
+        assert np.allclose(got.numpy(), of_length, rtol=0, atol=1e-12)
+
+
 def test_number_of_threads_does_not_matter(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
     pred, labels = flickering(generator, 20, 6, 23), flickering(generator, 20, 6, 23)
     monkeypatch.setattr(video_consistency, "LEAST_BAND", 20)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.ops import confusion
-from mvcseg.ops.confusion import confusion_matrix
+from mvcseg.ops.confusion import check_label_counts, confusion_matrix, count_pairs
 
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64]
 
@@ -34,7 +34,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     elif request.param == "without opencv":
         monkeypatch.setitem(sys.modules, "cv2", None)
     elif request.param == "on a device":
-        monkeypatch.setattr(confusion, "_count_by_label", confusion._count_on_device)
+        monkeypatch.setattr(confusion, "_count_on_cpu", confusion._count_on_device)
 
 
 @pytest.mark.usefixtures("way")
@@ -92,6 +92,7 @@ def test_more_pixels_than_one_chunk(monkeypatch: pytest.MonkeyPatch, generator: 
     pred, labels = torch.randint(0, 6, (2, 5, 7, 11), generator=generator).unbind()
     whole = confusion_matrix(pred, labels, num_classes=6)
     monkeypatch.setattr(confusion, "CHUNK", 13)
+    monkeypatch.setattr(confusion, "DEVICE_CHUNK", 13)
     assert torch.equal(confusion_matrix(pred, labels, num_classes=6), whole)
     assert whole.sum() == pred.numel()
 
@@ -115,12 +116,48 @@ def test_nothing_to_count_gives_zeros() -> None:
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
-    ("value", "dtype"), [(3, torch.uint8), (254, torch.int64), (-1, torch.int64), (256, torch.int32)]
+    ("value", "dtype", "name"),
+    [
+        (3, torch.uint8, "3"),
+        (254, torch.int64, "254"),
+        (-1, torch.int64, "-1|got a negative value"),
+        (256, torch.int32, "256|got a value above 255"),
+        (2**40, torch.int64, "1099511627776|got a value above 255"),
+    ],
 )
-def test_label_that_is_no_class_is_named(value: int, dtype: torch.dtype) -> None:
+def test_label_that_is_no_class_is_named(value: int, dtype: torch.dtype, name: str) -> None:
     labels = torch.tensor([0, value], dtype=dtype)
-    with pytest.raises(DataError, match=rf"labels: expected class ids 0\.\.2 or 255 \(ignored\), got {value}"):
+    with pytest.raises(DataError, match=rf"labels: expected class ids 0\.\.2 or 255 \(ignored\), (got {name})"):
         confusion_matrix(torch.zeros(2, dtype=torch.uint8), labels, num_classes=3)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_number_of_threads_does_not_matter(
+    threads: int, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    pred, labels = torch.randint(0, 6, (2, 5, 7, 11), generator=generator).unbind()
+    whole = confusion_matrix(pred, labels, num_classes=6)
+    monkeypatch.setattr(confusion, "CHUNK", 50)
+    monkeypatch.setattr(confusion.torch, "get_num_threads", lambda: threads)
+    assert torch.equal(confusion_matrix(pred, labels, num_classes=6), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+def test_counting_off_the_cpu_never_waits_for_the_device(dtype: torch.dtype) -> None:
+    """Tensors without values refuse whatever has to look at one, or to bring it to the host."""
+    maps = torch.empty(3, 5, 7, dtype=dtype, device="meta")
+    counts = count_pairs(maps, maps, num_classes=4)
+    assert (counts.device.type, counts.shape) == ("meta", (258, 5))
+
+
+def test_an_accelerators_counts_keep_every_label(generator: torch.Generator) -> None:
+    labels = torch.tensor([0, 1, 1, 255, 200, -1, -9, 256, 2**40])
+    counts = confusion._count_on_device(torch.zeros_like(labels), labels, num_classes=2)
+    places = {0: 1, 1: 2, 255: 1, 200: 1, confusion.BELOW: 2, confusion.ABOVE: 2}
+    assert counts[:, 0].tolist() == [places.get(row, 0) for row in range(258)]
+    assert counts.sum() == len(labels)
+    with pytest.raises(DataError, match="got 200"):
+        check_label_counts(counts.sum(dim=1), num_classes=2)
 
 
 def test_unmapped_mask_gets_the_hint() -> None:
