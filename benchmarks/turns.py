@@ -1,7 +1,7 @@
 """The one way two pieces of work are timed: in one process, in turn (A B A B), after a warm-up.
 
-A busy machine stretches both sides of a turn alike, so ratios of turns are kept next to the medians; seconds of every turn
-are kept too, for whoever asks how sure a ratio is (``gate.py``).
+A busy machine stretches both sides of a turn alike, so ratios of turns are kept next to the medians; seconds of every
+turn are kept too, for whoever asks how sure a ratio is (``gate.py``).
 """
 
 from __future__ import annotations
