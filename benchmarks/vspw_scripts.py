@@ -1,6 +1,6 @@
 """The VSPW scores as a plain NumPy script: frame by frame and clip by clip, the way the public ones go about it.
 
-The yardstick of ``scores_bench.py`` in figures and in time; the definitions are those of VSPW_baseline's ``utils.py``
+The yardstick of ``peers_scores.py`` in figures and in time; the definitions are those of VSPW_baseline's ``utils.py``
 and ``VC_perclip.py``. It reads no files: videos are arrays.
 """
 

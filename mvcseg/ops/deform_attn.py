@@ -1,9 +1,10 @@
 """Multi-scale deformable attention in plain PyTorch: a few weighted bilinear samples for every query and head.
 
-The quantity is Eq. 3 of "Deformable DETR" (arXiv 2010.04159) between its projections. It is computed in two ways: the
-formula as written, by ``grid_sample``, and, for inference on the CPU, as sums of table rows: the maps are laid out in
-one table with zeros around them, a sample's four corners lie at fixed distances from each other in it, and
-``embedding_bag`` adds up weighted rows at memory speed.
+The quantity is Eq. 3 of "Deformable DETR" (arXiv 2010.04159) between its projections. It is computed in three ways: the
+formula as written, by ``grid_sample``; on GPUs by kernels that keep no samples (``mvcseg.ops.deform_attn_triton``);
+and, for inference on the CPU, as sums of table rows: the maps are laid out in one table with zeros around them, a
+sample's four corners lie at fixed distances from each other in it, and ``embedding_bag`` adds up weighted rows at
+memory speed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mvcseg.errors import ShapeError
+from mvcseg.ops.deform_attn_formula import by_formula
+from mvcseg.ops.deform_attn_triton import launch, may_launch
 from mvcseg.ops.shortcut import may_shortcut
 from mvcseg.shapes import check_shapes
 
@@ -30,7 +33,8 @@ def deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, *, s
     """Weighted bilinear samples of multi-scale maps, for every query and head.
 
     Samples outside a map are zero; ``(0, 0)`` is the outer corner of the first pixel, ``(1, 1)`` that of the last
-    (``align_corners=False``).
+    (``align_corners=False``). A NaN location gives NaN to its query and head; an infinite one is outside (where
+    ``grid_sample`` serves, it gives NaN too).
 
     Args:
         value: the maps' pixels one after another, ``(N, S, M, D)`` with M heads and S the sum of the maps' sizes.
@@ -40,7 +44,7 @@ def deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, *, s
 
     Returns:
         ``(N, Lq, M * D)``, the heads one after another, in the type of ``value``; samples are taken in the widest type
-        of the three.
+        of the three, by the kernels in float32 at least.
 
     Raises:
         ShapeError: the arguments' sizes do not agree.
@@ -54,7 +58,9 @@ def deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, *, s
     _check(value, locations, weights, spatial_shapes)
     if may_gather(value, locations, weights, heads=value.shape[2], spatial_shapes=spatial_shapes):
         return _by_tables(value, locations, weights, spatial_shapes)
-    return _by_grid_sample(value, locations, weights, spatial_shapes)
+    if may_launch(value, locations, weights, levels=len(spatial_shapes)):
+        return launch(value, locations, weights, spatial_shapes=spatial_shapes)
+    return by_formula(value, locations, weights, spatial_shapes)
 
 
 def _check(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Shapes) -> None:
@@ -66,24 +72,6 @@ def _check(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Sh
         raise ShapeError(f"locations: expected {len(spatial_shapes)} levels from spatial_shapes, got {sizes['l']}")
     if sizes["s"] != rows:
         raise ShapeError(f"value: expected s={rows} from spatial_shapes {list(spatial_shapes)}, got {sizes['s']}")
-
-
-def _by_grid_sample(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Shapes) -> Tensor:
-    """The formula written down: differentiable, traceable, for every device."""
-    n, _, heads, depth = value.shape
-    queries, points = locations.shape[1], locations.shape[4]
-    dtype = torch.promote_types(torch.promote_types(value.dtype, locations.dtype), weights.dtype)
-    grids = (2 * locations.to(dtype) - 1).transpose(1, 2).flatten(0, 1)  # (n m, lq, l, p, 2)
-    maps = value.to(dtype).split_with_sizes([height * width for height, width in spatial_shapes], dim=1)
-    samples = []
-    for level, (height, width) in enumerate(spatial_shapes):
-        image = maps[level].permute(0, 2, 3, 1).reshape(n * heads, depth, height, width)
-        grid = grids[:, :, level]
-        samples.append(functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
-    sampled = torch.stack(samples, dim=-2)  # (n m, d, lq, l, p)
-    weight = weights.to(dtype).transpose(1, 2).reshape(n * heads, 1, queries, len(spatial_shapes), points)
-    gathered = (sampled * weight).sum(dim=(-2, -1)).view(n, heads * depth, queries)
-    return gathered.transpose(1, 2).contiguous().to(value.dtype)
 
 
 def _by_tables(value: Tensor, locations: Tensor, weights: Tensor, spatial_shapes: Shapes) -> Tensor:

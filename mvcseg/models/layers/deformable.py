@@ -68,7 +68,7 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).view(n, queries, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).view(n, queries, self.heads, self.levels * self.points)
         weights = weights.softmax(dim=-1).view(n, queries, self.heads, self.levels, self.points)
-        extent = reference_points.new_tensor([[width, height] for height, width in spatial_shapes])
+        extent = _extents(spatial_shapes, like=reference_points)
         locations = reference_points[:, :, None, :, None] + offsets / extent[:, None]
         rows = self.value_proj(value).view(n, -1, self.heads, value.shape[-1] // self.heads)
         gathered = deformable_attention(rows, locations, weights, spatial_shapes=spatial_shapes)
@@ -134,10 +134,10 @@ class DeformableAttention(nn.Module):
     def _reset_parameters(self) -> None:
         """Heads start looking along evenly spaced directions, point p at p pixels, with equal weights."""
         nn.init.zeros_(self.sampling_offsets.weight)
-        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        angles = torch.arange(self.heads, device="cpu") * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(dim=-1, keepdim=True)
-        steps = torch.arange(1, self.points + 1)[:, None]
+        steps = torch.arange(1, self.points + 1, device="cpu")[:, None]
         offsets = (directions[:, None, None] * steps).expand(-1, self.levels, -1, -1)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.reshape(-1))
@@ -158,8 +158,16 @@ def pixel_anchors(reference_points: Tensor, *, spatial_shapes: Shapes) -> Tensor
     Returns:
         ``(N, Lq, 2 * L)``: x in every map, then y in every map.
     """
-    extent = reference_points.new_tensor([[width, height] for height, width in spatial_shapes])
+    extent = _extents(spatial_shapes, like=reference_points)
     return (reference_points * extent - 0.5).transpose(-2, -1).flatten(-2)
+
+
+def _extents(spatial_shapes: Shapes, *, like: Tensor) -> Tensor:
+    """``(width, height)`` of every map, ``(L, 2)``. On a GPU filled there: it would wait for numbers from the host."""
+    extents = [[width, height] for height, width in spatial_shapes]
+    if like.device.type == "cpu":
+        return like.new_tensor(extents)
+    return torch.stack([like.new_full((), side) for extent in extents for side in extent]).view(-1, 2)
 
 
 def _softmax(logits: Tensor) -> Tensor:
