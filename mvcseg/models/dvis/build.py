@@ -7,7 +7,7 @@ from torch import nn
 
 from mvcseg.models.dvis.config import DVISConfig, find_config
 from mvcseg.models.dvis.model import DVIS
-from mvcseg.models.dvis.parts import build_parts
+from mvcseg.models.dvis.parts import build_parts, outline_parts
 
 
 def build_dvis(preset_or_config: str | DVISConfig) -> DVIS:
@@ -25,9 +25,10 @@ def build_dvis(preset_or_config: str | DVISConfig) -> DVIS:
 
 def build_empty(config: DVISConfig) -> DVIS:
     """``build_dvis`` without drawing weights: what the memory held before, to be overwritten by a checkpoint."""
-    with torch.device("meta"):
-        parts = build_parts(config)
-    return _assemble(config, {name: part.to_empty(device="cpu") for name, part in parts.items()})
+    parts = outline_parts(config)
+    for part in parts.values():
+        part.to(memory_format=torch.channels_last).to_empty(device="cpu")  # a layout changed later takes memory twice
+    return _assemble(config, parts)
 
 
 def _assemble(config: DVISConfig, parts: dict[str, nn.Module]) -> DVIS:

@@ -7,7 +7,8 @@ it is and what it would fit. A model saved with ``official_state_dict`` loads in
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -32,6 +33,9 @@ from mvcseg.models.dvis.names import (
 )
 from mvcseg.models.dvis.reading import StoredState, read_state
 from mvcseg.models.dvis.sources import fetch
+
+_PIECE = 64 << 20
+"""About the bytes of a mapped file that are copied into a model at once."""
 
 
 def load_official(
@@ -83,12 +87,51 @@ def fill_model(stored: StoredState, config: DVISConfig, *, path: str | os.PathLi
     if mismatch:
         identity = identify({name: tuple(tensor.shape) for name, tensor in state.items()})
         raise CheckpointError(f"{shown(path)}: does not fit {name}: {mismatch}: {reason(identity, config, mismatch)}")
-    _check_values(os.fspath(path), state)
-    if isinstance(config.backbone, SwinSizes):
-        _check_index(os.fspath(path), state, window=config.backbone.window)
+    _check_plain(os.fspath(path), state)
     model = build_empty(config)
-    model.load_state_dict({from_official(entry, backbone=model.backbone): state[entry] for entry in state})
+    broken = []
+    for piece in _pieces(stored, path=path):
+        broken += not_finite(piece)
+        if isinstance(config.backbone, SwinSizes):
+            _check_index(os.fspath(path), piece, window=config.backbone.window)
+        own = {from_official(entry, backbone=model.backbone): tensor for entry, tensor in piece.items()}
+        model.load_state_dict(own, strict=False)  # all names have been compared
+        del own, piece
+    _check_finite(os.fspath(path), broken)
     return model
+
+
+def _pieces(stored: StoredState, *, path: str | os.PathLike[str]) -> Iterator[dict[str, Tensor]]:
+    """The tensors of ``normalised``, some at a time.
+
+    Pages of a mapped file count as memory for as long as any tensor lies in its mapping, so every piece maps the
+    file anew and lets go of it: a model is filled in little more memory than its own.
+
+    Raises:
+        CheckpointError: the file has changed meanwhile.
+    """
+    state = normalised(stored.tensors)
+    if stored.mapped is None:
+        yield state
+        return
+    before, names, size = _identity(stored.mapped), list(state), 0
+    pieces: list[list[str]] = [[]]
+    for name in names:
+        if size > _PIECE:
+            pieces, size = [*pieces, []], 0
+        pieces[-1].append(name)
+        size += state[name].nbytes
+    for piece in pieces:
+        fresh = normalised(read_state(stored.mapped).tensors)
+        if _identity(stored.mapped) != before:
+            raise CheckpointError(f"{shown(path)}: changed while it was read; load it again")
+        yield {name: fresh.pop(name) for name in piece}
+        del fresh
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    status = file.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def official_state_dict(model: DVIS) -> dict[str, Tensor]:
@@ -126,12 +169,14 @@ def not_finite(state: Mapping[str, Tensor]) -> list[str]:
     ]
 
 
-def _check_values(path: str, state: Mapping[str, Tensor]) -> None:
-    """Dense tensors with values, all of them finite."""
+def _check_plain(path: str, state: Mapping[str, Tensor]) -> None:
+    """Dense tensors with values."""
     odd = [name for name, tensor in state.items() if tensor.layout is not torch.strided or tensor.is_meta]
     if odd:
         raise CheckpointError(f"{shown(path)}: {shown(odd[0])} is no plain tensor of numbers")
-    broken = not_finite(state)
+
+
+def _check_finite(path: str, broken: list[str]) -> None:
     if broken:
         which = "tensor holds" if len(broken) == 1 else "tensors hold"
         raise CheckpointError(

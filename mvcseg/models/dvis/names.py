@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mvcseg.models.backbones import resnet
 from mvcseg.models.dvis.config import DVISConfig
-from mvcseg.models.dvis.parts import build_parts
+from mvcseg.models.dvis.parts import outline_parts
 
 _BACKBONE = "backbone."
 EMPTY_WEIGHT = "criterion.empty_weight"
@@ -54,8 +54,7 @@ def normalised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 @lru_cache(maxsize=16)
 def expected_entries(config: DVISConfig) -> Entries:
     """Shape and dtype of every tensor that a file of this configuration holds, by the file's names."""
-    with torch.device("meta"):
-        parts = build_parts(config)
+    parts = outline_parts(config)
     return {
         to_official(f"{part}.{name}", backbone=parts["backbone"]): (tuple(tensor.shape), tensor.dtype)
         for part, module in parts.items()
@@ -70,6 +69,5 @@ def entries_of(state: Mapping[str, Tensor]) -> Entries:
 
 def count_parameters(config: DVISConfig) -> int:
     """How many numbers a model of this configuration learns, those of frozen parts included."""
-    with torch.device("meta"):
-        parts = build_parts(config)
+    parts = outline_parts(config)
     return sum(parameter.numel() for part in parts.values() for parameter in part.parameters())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mvcseg.models.backbones.resnet import ResNet
 from mvcseg.models.backbones.swin import Swin
@@ -39,6 +44,25 @@ def build_parts(config: DVISConfig) -> dict[str, nn.Module]:
     if config.has_refiner:
         parts["refiner"] = TemporalRefiner(config.num_classes, layers=config.refiner_layers, **sizes)
     return parts
+
+
+def outline_parts(config: DVISConfig) -> dict[str, nn.Module]:
+    """``build_parts`` on the meta device: names, shapes and types without memory or values.
+
+    Normal numbers are not drawn, since drawing them there imports PyTorch's compiler: 160 MiB and seconds for nothing.
+    """
+    with torch.device("meta"), _Undrawn():
+        return build_parts(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in (torch.Tensor.normal_, nn.init.normal_):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def build_backbone(sizes: BackboneSizes) -> ResNet | Swin | ViTAdapter:

@@ -12,7 +12,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -44,6 +44,8 @@ class StoredState:
         iteration: of training, where the file states it.
         author: what ``"__author__"`` states.
         metadata: header of a safetensors file.
+        mapped: the file whose pages the tensors are, in memory from their first use until the last tensor is gone;
+            None where they lie in memory.
     """
 
     container: str
@@ -51,6 +53,7 @@ class StoredState:
     iteration: int | None = None
     author: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    mapped: Path | None = None
 
 
 def read_state(path: Path) -> StoredState:
@@ -71,7 +74,7 @@ def read_state(path: Path) -> StoredState:
     if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
         return _read_safetensors(path)
     if start.startswith(b"PK"):
-        return _unwrap(path, _load_torch(path, size=size, is_zip=True), container="torch")
+        return replace(_unwrap(path, _load_torch(path, size=size, is_zip=True), container="torch"), mapped=path)
     if start.startswith(_OLD_TORCH):
         return _unwrap(path, _load_torch(path, size=size, is_zip=False), container="torch")
     for magic, kind in _WRONG_KINDS:
@@ -93,7 +96,7 @@ def _read_safetensors(path: Path) -> StoredState:
         raise CheckpointError(f"{shown(path)}: cut short or no safetensors file ({_told(error)})") from error
     if not tensors:
         raise CheckpointError(f"{shown(path)}: holds no tensors")
-    return StoredState("safetensors", _without_module(tensors), metadata=metadata)
+    return StoredState("safetensors", _without_module(tensors), metadata=metadata, mapped=path)
 
 
 def _load_torch(path: Path, *, size: int, is_zip: bool) -> object:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import re
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from torch import Tensor
 from mvcseg.errors import CheckpointError, ConfigError
 from mvcseg.models.compact_checkpoint import packaged_checkpoint
 from mvcseg.models.dvis import BACKBONES as NAMED
-from mvcseg.models.dvis import DVIS, PRESETS, DVISConfig, build_dvis, load_official, official_state_dict
+from mvcseg.models.dvis import DVIS, PRESETS, DVISConfig, build_dvis, checkpoint, load_official, official_state_dict
 from mvcseg.models.dvis.config import ResNetSizes, SwinSizes, ViTAdapterSizes
 from mvcseg.models.dvis.identify import identify
+from mvcseg.models.dvis.reading import read_state
 
 SMALL = DVISConfig(
     SwinSizes(8, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=2),
@@ -357,3 +359,35 @@ def test_a_whole_preset_survives_saving(preset: str, path: Path) -> None:
     model = build_dvis(preset)
     torch.save({"model": official_state_dict(model)}, path)
     assert_same(model, load_official(path, preset=preset))
+
+
+@pytest.mark.parametrize("write", [torch.save, save_file])
+def test_a_file_copied_in_many_pieces_gives_the_same_model(
+    write: Callable[[Any, Path], None],
+    model: DVIS,
+    state: dict[str, Tensor],
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(state, path)
+    monkeypatch.setattr(checkpoint, "_PIECE", 1 << 10)
+    reads: list[Path] = []
+    monkeypatch.setattr(checkpoint, "read_state", lambda file: reads.append(file) or read_state(file))
+    assert_same(model, load_official(path, preset=SMALL))
+    assert len(reads) > 10
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    state: dict[str, Tensor], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(state, path)
+
+    def replaced(file: Path) -> Any:
+        stored = read_state(file)
+        os.utime(file, ns=(1, 1))
+        return stored
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "read_state", replaced)
+        with pytest.raises(CheckpointError, match="changed while it was read; load it again"):
+            checkpoint.fill_model(read_state(path), SMALL, path=path)
