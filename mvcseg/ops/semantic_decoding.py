@@ -176,8 +176,8 @@ class Lerp:
         high = (low + 1).clamp_(max=length - 1)
         self._first_source: Sequence[int] = low.tolist()
         self._last_source: Sequence[int] = high.tolist()
-        self.low, self.high = low.to(like.device), high.to(like.device)
-        self.share = (position - low).to(like)
+        self.low, self.high = (entries.to(like.device, non_blocking=True) for entries in (low, high))
+        self.share = (position - low).to(like, non_blocking=True)  # a copy that waits would wait for the whole queue
 
     def source(self, start: int, stop: int) -> tuple[int, int]:
         """Entries of the old axis behind entries ``start`` to ``stop`` of the new, first and last + 1."""

@@ -119,7 +119,7 @@ def test_scores_that_differ_by_rounding_alone_are_left_to_all_classes(full_produ
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("output_size", [SIZE, (60, 100), (150, 222)])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("place", [(0, 0), (29, 51), (13, 20)])
+@pytest.mark.parametrize("place", [(0, 0), (1, 20), (29, 51), (13, 20)])
 def test_values_that_are_no_numbers_are_seen_where_the_strips_see_them(
     place: tuple[int, int], value: float, output_size: tuple[int, int]
 ) -> None:
@@ -141,12 +141,22 @@ def test_nan_in_the_padding_is_not_seen() -> None:
     assert_labels_are_the_strips(masks, table)
 
 
-def test_negative_weights_are_no_reason_to_drop_a_class() -> None:
+def test_infinities_of_both_signs_side_by_side_make_nan() -> None:
     masks, table = regions()
-    assert_labels_are_the_strips(masks, -table)
+    masks[13, 20, 11], masks[13, 21, 11] = torch.inf, -torch.inf
+    assert_labels_are_the_strips(masks, table)
+    assert not tile_labels(masks, table, size=SIZE, output_size=SIZE)[1]
 
 
-def test_masks_far_below_zero_decide_nothing_early() -> None:
+def test_a_negative_weight_is_no_reason_to_drop_a_class() -> None:
+    # class 1 loses to class 0 where the second mask is high, which is in every cell
+    masks = torch.full((32, 56, 2), 8.0)
+    masks[::2, ::2, 1] = -20
+    labels = assert_labels_are_the_strips(masks, torch.tensor([[0.9, 1.0], [0.0, -1.0]]))
+    assert len(labels.unique()) == 2
+
+
+def test_masks_far_below_zero() -> None:
     masks, table = regions()
     assert_labels_are_the_strips(masks - 95, table)  # sums among the smallest numbers there are
 

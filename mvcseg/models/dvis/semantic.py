@@ -15,6 +15,7 @@ from mvcseg.ops.semantic_decoding import STRIDE as STRIDE
 from mvcseg.ops.semantic_decoding import full_precision as full_precision
 from mvcseg.ops.semantic_decoding import score_strips, strip_labels
 from mvcseg.ops.semantic_decoding_tiles import tile_labels
+from mvcseg.ops.semantic_decoding_triton import can_decode, kernel_labels
 
 
 def class_table(class_logits: Tensor) -> Tensor:
@@ -92,5 +93,7 @@ def semantic_labels(
         Classes ``(height, width)`` uint8, of equal scores the lowest; and whether all scores are numbers, a
         bool tensor without axes.
     """
-    decode = tile_labels if masks.device.type == "cpu" else strip_labels
+    if masks.device.type == "cpu":
+        return tile_labels(masks, table, size=size, output_size=output_size)
+    decode = kernel_labels if can_decode(masks, output_size=output_size) else strip_labels
     return decode(masks, table, size=size, output_size=output_size)
