@@ -1,7 +1,7 @@
 """Names of a model's tensors in the published files and here, and what a file must hold for a configuration.
 
-They agree but for the ResNet, whose blocks are timm's. ``criterion.empty_weight``, the class weights of the training
-loss, is in every published file and in no model here.
+They agree but for the ResNet, whose names are those of timm and torchvision. ``criterion.empty_weight``, the class
+weights of the training loss, is in every published file and in no model here.
 """
 
 from __future__ import annotations
