@@ -95,7 +95,8 @@ def _codes(is_class: _Array, window: int) -> _Array:
         codes += (codes >> 8 & codes) * np.uint16(_FACTORS[1])
         return codes
     in_a, in_b = is_class[..., 0].astype(np.int64), is_class[..., 1].astype(np.int64)
-    return in_a + (in_b << _BITS) + ((in_a & in_b) << 2 * _BITS)
+    packed: _Array = in_a + (in_b << _BITS) + ((in_a & in_b) << 2 * _BITS)
+    return packed
 
 
 def _box_sums(values: _Array, window: int) -> _Array:
