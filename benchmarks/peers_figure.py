@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 
 FASTER, SLOWER, ASKED = "#0072B2", "#E69F00", "#000000"
 """Of Okabe and Ito's palette, told apart by every reader; slower bars are hatched too."""
-WIDTH, EACH, LETTERS = 4.8, 0.4, 74
+WIDTH, EACH, LETTERS = 4.8, 0.5, 80
 """Inches of the figure and of a row; letters of a row's name at most."""
 
 
@@ -31,7 +31,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             bar(axes, place, row)
         limits(axes, rows)
         axes.axvline(1, color="black", linewidth=1)
-        axes.set_ylim(len(rows) - 0.3, -0.75)
+        axes.set_ylim(len(rows) - 0.4, -0.85)
         axes.set_yticks([])
         axes.set_xlabel("times as fast as the peer (median; line: lowest to highest turn)")
         for side in ("top", "left", "right"):
@@ -46,14 +46,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def bar(axes: Any, place: int, row: Mapping[str, Any]) -> None:
-    """A name, and below it the bar with its figure."""
+    """The work, the peer, and below them the bar with its figure."""
     ratio, low, high = row["ratio"], row["ratio_of_a_turn"][0], row["ratio_of_a_turn"][-1]
     is_faster = ratio >= 1
     axes.barh(
         place,
         ratio - 1,
         left=1,
-        height=0.34,
+        height=0.28,
         color=FASTER if is_faster else SLOWER,
         hatch=None if is_faster else "////",
         edgecolor="none" if is_faster else "black",
@@ -61,10 +61,11 @@ def bar(axes: Any, place: int, row: Mapping[str, Any]) -> None:
     )
     axes.plot([low, high], [place, place], color="black", linewidth=1, solid_capstyle="butt")
     if row.get("target") is not None:
-        axes.plot([row["target"]] * 2, [place - 0.24, place + 0.24], color=ASKED, linewidth=2.2)
-        axes.plot(row["target"], place - 0.24, marker="v", color=ASKED, markersize=4)
-    name = shorten(f"{row['work']}; {row['peer']}", LETTERS, placeholder=" …")
-    axes.text(0.0, place - 0.27, name, fontsize=7, va="bottom", transform=axes.get_yaxis_transform())
+        axes.plot([row["target"]] * 2, [place - 0.2, place + 0.2], color=ASKED, linewidth=2.2)
+        axes.plot(row["target"], place - 0.2, marker="v", color=ASKED, markersize=4)
+    for text, above, colour in ((row["work"], 0.49, "black"), (f"against {row['peer']}", 0.25, "0.35")):
+        name = shorten(text, LETTERS, placeholder=" …")
+        axes.text(0, place - above, name, fontsize=7, va="bottom", color=colour, transform=axes.get_yaxis_transform())
     axes.text(max(high, ratio, 1) * 1.06, place, f"{ratio:.3g}", va="center", fontweight="bold")
 
 
