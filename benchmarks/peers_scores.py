@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import vspw_scripts
 from numpy.typing import NDArray
-from peers_inputs import VIDEO, Size, pan, regions, with_blobs
+from peers_inputs import BUSY, SMOOTH, VIDEO, Size, pan, regions, with_blobs
 from peers_row import Row, largest
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -41,12 +41,14 @@ class LabelMaps:
 def rows(*, device: str = "cpu", size: Size = VIDEO, frames: int = 70) -> Iterator[Row]:
     panned = coherent_video(size, frames)
     wide = replace(panned, pred=panned.pred.astype(np.int64))
+    busy = coherent_video(size, frames, grid=BUSY)
     noise = random_video(size, frames)
     what = f"mIoU + VC8 + VC16 of {frames} frames"
     for key, name, video, call, target in (
         ("coherent/uint8/together", "coherent, uint8, in one pass", panned, together, 15.0),
         ("coherent/uint8/apart", "coherent, uint8, one by one", panned, apart, None),
         ("coherent/int64/together", "coherent, int64 predictions, in one pass", wide, together, None),
+        ("busy/uint8/together", "1,100 regions a frame, uint8, in one pass", busy, together, None),
         ("random/uint8/together", "random, uint8, in one pass", noise, together, None),
         ("random/uint8/apart", "random, uint8, one by one", noise, apart, None),
     ):
@@ -142,10 +144,10 @@ def present(video: LabelMaps, *scores: torch.Tensor) -> list[torch.Tensor]:
     return [one.cpu()[torch.from_numpy(classes[classes < CLASSES]).long()] for one in scores]
 
 
-def coherent_video(size: Size, frames: int) -> LabelMaps:
-    """A panned scene of smooth regions, void among them, predicted with blobs of wrong classes in every frame."""
+def coherent_video(size: Size, frames: int, *, grid: Size = SMOOTH) -> LabelMaps:
+    """A panned scene of regions, void among them, predicted with blobs of wrong classes in every frame."""
     canvas = (size[0] + frames, size[1] + frames)
-    raw = pan(regions(canvas, num_classes=CLASSES + 1, seed=8), frames=frames, size=size, step=(0, 1))
+    raw = pan(regions(canvas, num_classes=CLASSES + 1, seed=8, grid=grid), frames=frames, size=size, step=(0, 1))
     right = torch.where(raw == 0, 0, raw - 1).to(torch.uint8)
     pred = with_blobs(right, number=60, side=max(2, size[0] // 16), num_classes=CLASSES, seed=9).numpy()
     return LabelMaps(pred, vspw_scripts.class_ids(raw.numpy()), raw.numpy())

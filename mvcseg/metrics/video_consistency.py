@@ -22,10 +22,8 @@ MOST_BANDS = 4
 """Most threads over the pixels of a video: with more, waiting for the interpreter costs what they gain."""
 LEAST_BAND = 1 << 15
 """Pixels of a frame below which another thread does not pay."""
-STEPS = 8
-"""Pairs of frames compared at a time: threads pay on large pieces, and the caches hold no larger ones."""
-WORDS = 1023
-"""Words whose set bits 16 bits can count, 64 in each."""
+BLOCK = 1 << 15
+"""Pixels of a frame worked on at a time, over all frames: threads pay on large pieces, caches hold small ones."""
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
@@ -176,7 +174,7 @@ def _counts_on_device(pred: Tensor, raw_labels: Tensor, *, clip_lengths: Sequenc
         clips = max(len(pred) - n, 0)
         if clips and n > 1:
             counts.append(
-                torch.stack([_all_of(rows, span=n - 1)[:clips].sum(dim=1) for rows in (same_label, same_both)])
+                torch.stack([_all_of(rows, spans=[n - 1])[0][:clips].sum(dim=1) for rows in (same_label, same_both)])
             )
         else:
             counts.append(torch.full((2, clips), pred.shape[1], dtype=torch.int64, device=pred.device))
@@ -188,40 +186,47 @@ def _packed_counts(
 ) -> list[NDArray[np.int64]]:
     """`_steady_counts` on 64 pixels at a time: one bit says whether a pixel is as it was one frame before."""
     frames, pixels = pred.shape
-    packed = np.zeros((2, max(frames - 1, 0), -(-pixels // 64) * 8), dtype=np.uint8)
-    scratch = np.empty((STEPS, pixels), dtype=bool)
-    for start in range(0, frames - 1, STEPS):
-        stop = min(start + STEPS, frames - 1)
+    steps, block = max(frames - 1, 0), max(1, min(BLOCK, pixels))
+    counts = [np.full((2, max(frames - n, 0)), 0 if n > 1 else pixels, dtype=np.int64) for n in clip_lengths]
+    wanted = sorted({n for n in clip_lengths if 1 < n < frames})
+    scratch = np.empty(steps * block, dtype=bool)
+    packed = np.zeros((2, steps, -(-block // 64) * 8), dtype=np.uint8)
+    for start in range(0, pixels if wanted else 0, block):
+        stop = min(start + block, pixels)
+        if stop - start < block:
+            packed[:] = 0
+        flags = scratch[: steps * (stop - start)].reshape(steps, stop - start)
         for bits, maps in zip(packed, (raw_labels, pred), strict=True):
-            same = np.equal(maps[start + 1 : stop + 1], maps[start:stop], out=scratch[: stop - start])
-            bits[start:stop, : -(-pixels // 8)] = np.packbits(same, axis=1)
-    words = packed.view(np.uint64)
-    words[1] &= words[0]
-    counts = []
-    for n in clip_lengths:
-        clips = max(frames - n, 0)
-        if clips and n > 1:
-            counts.append(np.stack([_count_bits(_all_of(rows, span=n - 1)[:clips]) for rows in words]))
-        else:
-            counts.append(np.full((2, clips), pixels, dtype=np.int64))
+            same = np.equal(maps[1:, start:stop], maps[:-1, start:stop], out=flags)
+            bits[:, : -(-(stop - start) // 8)] = np.packbits(same, axis=1)
+        words = packed.view(np.uint64)
+        words[1] &= words[0]
+        for row, bits in enumerate(words):
+            steady = _all_of(bits, spans=[n - 1 for n in wanted])
+            for n, of_length in zip(clip_lengths, counts, strict=True):
+                if n in wanted:
+                    of_length[row] += _count_bits(steady[wanted.index(n)][: frames - n])
     return counts
 
 
-def _all_of(rows: Rows, *, span: int) -> Rows:
-    """Element-wise "and" of every ``span`` consecutive rows, by doubling: ``(R, ...)`` -> ``(R - span + 1, ...)``."""
-    width = 1
-    while 2 * width <= span:
-        rows = rows[:-width] & rows[width:]
-        width *= 2
-    rest = span - width
-    return rows[:-rest] & rows[rest:] if rest else rows
+def _all_of(rows: Rows, *, spans: Sequence[int]) -> list[Rows]:
+    """For each span, rising, the element-wise "and" of every so many consecutive rows.
+
+    ``(R, ...)`` becomes ``(R - span + 1, ...)``, by doubling; what a shorter span needed serves the longer ones.
+    """
+    found, width = [], 1
+    for span in spans:
+        while 2 * width <= span:
+            rows = rows[:-width] & rows[width:]
+            width *= 2
+        rest = span - width
+        found.append(rows[:-rest] & rows[rest:] if rest else rows)
+    return found
 
 
-def _count_bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Set bits of each row."""
+def _count_bits(words: NDArray[np.uint64]) -> NDArray[Any]:
+    """Set bits of each row of a block."""
     if hasattr(np, "bitwise_count"):  # from NumPy 2.0 on
-        counts = np.zeros(len(words), dtype=np.int64)
-        for start in range(0, words.shape[1], WORDS):
-            counts += np.bitwise_count(words[:, start : start + WORDS]).sum(axis=1, dtype=np.uint16)
+        counts: NDArray[np.uint16] = np.bitwise_count(words).sum(axis=1, dtype=np.uint16)  # at most BLOCK
         return counts
     return np.asarray(_BITS_OF_BYTE[words.view(np.uint8)].sum(axis=1, dtype=np.int64))

@@ -217,16 +217,16 @@ def test_clips_without_a_score_count_the_same_on_a_device() -> None:
     assert torch.equal(video_consistency._sum_on_device(scores), vc2.state)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 100])
-def test_pieces_of_a_video_count_the_same(
-    steps: int, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+@pytest.mark.parametrize("block", [1, 7, 64, 100, 1000])
+def test_blocks_of_a_video_count_the_same(
+    block: int, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
     pred, labels = flickering(generator, 20, 6, 51), flickering(generator, 20, 6, 51)
-    expected = [clips_one_by_one(pred.numpy(), labels.numpy(), n) for n in (3, 8)]
-    monkeypatch.setattr(video_consistency, "STEPS", steps)
-    monkeypatch.setattr(video_consistency, "WORDS", 2)
-    for got, of_length in zip(clip_consistency(pred, labels, clip_lengths=(3, 8)), expected, strict=True):
-        assert np.allclose(got.numpy(), of_length, rtol=0, atol=1e-12)
+    lengths = (8, 3, 1, 19, 20, 3, 4)
+    expected = [clips_one_by_one(pred.numpy(), labels.numpy(), n) for n in lengths]
+    monkeypatch.setattr(video_consistency, "BLOCK", block)
+    for got, of_length in zip(clip_consistency(pred, labels, clip_lengths=lengths), expected, strict=True):
+        assert np.allclose(got.numpy(), of_length, rtol=0, atol=1e-12, equal_nan=True)
 
 
 def test_number_of_threads_does_not_matter(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
