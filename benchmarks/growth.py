@@ -1,4 +1,4 @@
-"""Seconds a frame and peak memory against video length, frame size, classes, candidates and views (docs/performance.md).
+"""Seconds a frame and peak memory against video length, frame size, classes, candidates and views.
 
 Every point is a fresh process, so that its peak is its own; peak memory is resident memory and needs Linux or macOS::
 

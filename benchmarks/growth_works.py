@@ -1,7 +1,7 @@
 """What `growth.py` measures: each work on inputs drawn by seed, lazily where the library reads lazily.
 
-A work is built first and then run: building draws inputs and weights and warms up on two frames, so that the memory and the
-seconds of the run are the work's own.
+A work is built first and then run: building draws inputs and weights and warms up on two frames, so that the memory and
+the seconds of the run are the work's own.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Panned:
     still: Tensor
     length: int
     flicker: int = 0
+    """Squares of other labels in each frame, that come and go."""
 
     def __len__(self) -> int:
         return self.length
@@ -58,14 +59,12 @@ class Panned:
         return torch.stack([self.frame(number) for number in range(*index.indices(self.length))])
 
     def frame(self, number: int) -> Tensor:
+        """One frame ``(..., H, W)``."""
         width = self.still.shape[-1] - PAN
         start = number % PAN
         frame = self.still[..., start : start + width].clone()
-        for spot in range(self.flicker):  # squares of other labels that come and go
-            row, column = (
-                (number * 131 + spot * 977) % (frame.shape[-2] - 12),
-                (number * 57 + spot * 313) % (width - 12),
-            )
+        for spot in range(self.flicker):
+            row, column = (number * 131 + spot * 977) % (len(frame) - 12), (number * 57 + spot * 313) % (width - 12)
             frame[..., row : row + 12, column : column + 12] = spot
         return frame
 
