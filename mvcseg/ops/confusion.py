@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mvcseg.errors import DataError, ShapeError
+from mvcseg.ops.places import places
 from mvcseg.shapes import check_integer, check_num_classes
 
 IGNORED = 255
@@ -120,7 +121,7 @@ def _count_on_cpu(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
     threads = max(1, min(torch.get_num_threads(), len(starts)))
 
     def count(thread: int) -> NDArray[Any]:
-        total, scratch = np.zeros((256, 256)), np.empty((2, -(-min(CHUNK, len(pred_ids)) // 8) * 8), dtype=bool)
+        total, scratch = np.zeros((256, 256)), np.empty((2, min(CHUNK, len(pred_ids))), dtype=bool)
         for start in starts[thread::threads]:
             rows = _labels_as_bytes(label_ids[start : start + CHUNK], num_classes=num_classes)
             columns = _as_bytes(pred_ids[start : start + CHUNK], num_classes=num_classes)
@@ -167,49 +168,35 @@ def _count_bytes(rows: NDArray[np.uint8], columns: NDArray[np.uint8], *, scratch
     Args:
         rows: one of a pair, ``(N,)``.
         columns: the other, likewise.
-        scratch: two rows of flags, as many as N or more and a multiple of 8; overwritten.
+        scratch: two rows of N flags or more; overwritten.
     """
-    ends = _ends(rows[:SAMPLE], columns[:SAMPLE], scratch=scratch)
-    is_dense = np.count_nonzero(ends) > DENSE * min(len(rows), SAMPLE) + 1
+    sampled = np.count_nonzero(_ends(rows[:SAMPLE], columns[:SAMPLE], scratch=scratch))
+    is_dense = sampled > DENSE * min(len(rows), SAMPLE) + 1
     cv2 = _opencv() if is_dense else None
     if cv2 is not None:
         counts: NDArray[np.float32] = cv2.calcHist(
             [rows[None], columns[None]], [0, 1], None, [256, 256], [0, 256, 0, 256]
         )
         return counts
-    places = _places(_ends(rows, columns, scratch=scratch))
-    pairs = rows.take(places).astype(np.uint16)
+    ends = places(_ends(rows, columns, scratch=scratch))
+    pairs = rows.take(ends).astype(np.uint16)
     pairs <<= 8
-    pairs |= columns.take(places)
-    lengths = places.copy()
-    lengths[1:] -= places[:-1]
+    pairs |= columns.take(ends)
+    lengths = ends.copy()
+    lengths[1:] -= ends[:-1]
     lengths[0] += 1
     return np.bincount(pairs, weights=lengths, minlength=256 * 256).reshape(256, 256)
 
 
 def _ends(rows: NDArray[np.uint8], columns: NDArray[np.uint8], *, scratch: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where a run of one pair ends: the next pair is another one, or there is none. Filled up to a multiple of 8."""
-    count = len(rows)
-    flags: NDArray[np.bool_] = scratch[0, : -(-count // 8) * 8]
-    ends, others = flags[: count - 1], scratch[1, : count - 1]
-    np.not_equal(rows[1:], rows[:-1], out=ends)
+    """Where a run of one pair ends: the next pair is another one, or there is none."""
+    ends: NDArray[np.bool_] = scratch[0, : len(rows)]
+    others = scratch[1, : len(rows) - 1]
+    np.not_equal(rows[1:], rows[:-1], out=ends[:-1])
     np.not_equal(columns[1:], columns[:-1], out=others)
-    ends |= others
-    flags[count - 1] = True
-    flags[count:] = False
-    return flags
-
-
-def _places(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """`numpy.flatnonzero` of a multiple of 8 flags, few of them set: eight at a time, then those with any."""
-    eights = flags.view(np.uint64)
-    some = np.flatnonzero(eights != 0)
-    inside = np.flatnonzero(eights.take(some).view(np.bool_))
-    places = some.take(inside >> 3)
-    places <<= 3
-    inside &= 7
-    places |= inside
-    return places
+    ends[:-1] |= others
+    ends[-1] = True
+    return ends
 
 
 def _count_on_device(pred: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:

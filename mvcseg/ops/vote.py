@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.errors import DTypeError, ShapeError
+from mvcseg.ops.places import places
 from mvcseg.shapes import check_integer, check_num_classes
 
 _BLOCK = 1 << 22
@@ -23,8 +24,6 @@ _DEVICE_BLOCK = 1 << 26
 """Labels, over all maps, voted on at once on an accelerator."""
 _THREADED = 1 << 20
 """Labels from which more than one thread pays."""
-_SCATTERED = 1 << 11
-"""Open pixels of a block from which a second look at all pixels costs less than picking the open ones out."""
 _NOWHERE = np.empty(0, dtype=np.intp)
 _Places = npt.NDArray[np.intp]
 _Maps = npt.NDArray[Any]
@@ -156,23 +155,19 @@ def _settle(maps: _Maps, *, equal: _Maps, out: _Maps) -> _Places | None:
     with half the votes leads alone, since the first map is not among its voters; the last map, the view most unlike the
     first, is tried.
     """
-    first, last, needed = maps[0], maps[-1], (len(maps) + 1) // 2 - 1
+    needed = (len(maps) + 1) // 2 - 1
     if needed == 0:
-        out[:] = first
+        out[:] = maps[0]
         return _NOWHERE
-    is_open = _agreements_with(first, maps[1:], equal=equal) < needed
-    left = np.count_nonzero(is_open)
-    if 2 * left > len(out):
+    is_open = _agreements_with(maps[0], maps[1:], equal=equal) < needed
+    if 2 * np.count_nonzero(is_open) > len(out):
         return None
-    out[:] = first
-    if left > _SCATTERED:
-        by_last = _agreements_with(last, maps[1:-1], equal=equal) >= needed
-        by_last &= is_open
-        is_open ^= by_last
-        np.bitwise_xor(first, last, out=out)
-        out &= _bits(by_last, out.dtype)
-        out ^= first
-    return _NOWHERE if left == 0 else np.flatnonzero(is_open)
+    out[:] = maps[0]
+    where: _Places = places(is_open)
+    left = maps.take(where, axis=1)
+    by_last = _agreements_with(left[-1], left[1:-1], equal=np.empty(left.shape, dtype=bool)) >= needed
+    out[where[by_last]] = left[-1][by_last]
+    return where[~by_last]
 
 
 def _agreements_with(one: _Maps, others: _Maps, *, equal: _Maps) -> _Maps:

@@ -182,9 +182,3 @@ def test_arguments_are_left_as_they_are() -> None:
     confusion_matrix(pred, labels, num_classes=2)
     assert pred.tolist() == [-5, 300]
     assert labels.tolist() == [255, 0]
-
-
-@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
-def test_places_of_flags(share: float) -> None:
-    flags = np.random.default_rng(0).random(8 * 1000) < share
-    assert np.array_equal(confusion._places(flags), np.flatnonzero(flags))

@@ -120,17 +120,14 @@ def test_votes_off_the_cpu_never_wait_for_the_device(vote: Callable[..., Tensor]
     assert (labels.device.type, labels.shape, labels.dtype) == ("meta", (5, 7), dtype)
 
 
-@pytest.fixture(params=["as it comes", "threads", "second test", "small blocks"])
+@pytest.fixture(params=["as it comes", "threads", "small blocks"])
 def forced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ways that only large maps take, each forced on small ones."""
     if request.param == "threads":
         monkeypatch.setattr(vote_module, "_THREADED", 0)
-    elif request.param == "second test":
-        monkeypatch.setattr(vote_module, "_SCATTERED", 0)
     elif request.param == "small blocks":
         monkeypatch.setattr(vote_module, "_CHUNK", 37)
         monkeypatch.setattr(vote_module, "_BLOCK", 8 * 90)
-        monkeypatch.setattr(vote_module, "_SCATTERED", 4)
 
 
 @pytest.mark.usefixtures("forced")
