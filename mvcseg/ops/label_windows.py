@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 from torch.nn import functional
 
+from mvcseg.ops.places import places
 from mvcseg.ops.similarity import binary_similarity
 
 _TILE = 12, 24
@@ -75,16 +76,16 @@ def losses_of_disagreement(a: _Array, b: _Array, keep: _Array, *, num_classes: i
 def _seen_tiles(a: _Array, b: _Array, grid: tuple[int, int], *, num_classes: int, window: int) -> _Array:
     """By class and tile, flat: does a window of the tile see a disagreement about the class?"""
     rows, columns = grid
-    differs = np.flatnonzero(a != b)
+    differs = places((a != b).reshape(-1))
     y, x = np.divmod(differs, a.shape[1])
     top, left = np.maximum(y - (window - 1), 0) // _TILE[0], np.maximum(x - (window - 1), 0) // _TILE[1]
     bottom, right = np.minimum(y // _TILE[0], rows - 1), np.minimum(x // _TILE[1], columns - 1)
-    places = [row * columns + column for row in (top, bottom) for column in (left, right)]
+    corners = [row * columns + column for row in (top, bottom) for column in (left, right)]
     seen = np.zeros((num_classes + 1) * rows * columns, dtype=bool)
     for labels in (a, b):
         of_class = np.minimum(labels.reshape(-1)[differs], num_classes).astype(np.intp) * (rows * columns)
-        for place in places:
-            seen[of_class + place] = True
+        for corner in corners:
+            seen[of_class + corner] = True
     return seen[: num_classes * rows * columns]
 
 
