@@ -80,12 +80,17 @@ def _seen_tiles(a: _Array, b: _Array, grid: tuple[int, int], *, num_classes: int
     y, x = np.divmod(differs, a.shape[1])
     top, left = np.maximum(y - (window - 1), 0) // _TILE[0], np.maximum(x - (window - 1), 0) // _TILE[1]
     bottom, right = np.minimum(y // _TILE[0], rows - 1), np.minimum(x // _TILE[1], columns - 1)
-    corners = [row * columns + column for row in (top, bottom) for column in (left, right)]
+    down, across = (-(-(window - 1) // side) for side in _TILE)  # tiles from the first to the last that see a pixel
+    reached = [
+        np.minimum(top + row, bottom) * columns + np.minimum(left + column, right)
+        for row in range(down + 1)
+        for column in range(across + 1)
+    ]
     seen = np.zeros((num_classes + 1) * rows * columns, dtype=bool)
     for labels in (a, b):
         of_class = np.minimum(labels.reshape(-1)[differs], num_classes).astype(np.intp) * (rows * columns)
-        for corner in corners:
-            seen[of_class + corner] = True
+        for tile in reached:
+            seen[of_class + tile] = True
     return seen[: num_classes * rows * columns]
 
 

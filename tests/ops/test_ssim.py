@@ -161,6 +161,15 @@ def test_label_ssim_of_wide_windows_equals_scikit_image() -> None:
     torch.testing.assert_close(got, per_class(a, b, num_classes=3, window=17), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("window", "height", "width"), [(15, 41, 30), (25, 60, 33), (51, 53, 130)])
+def test_one_disagreement_costs_every_wide_window_around_it(window: int, height: int, width: int) -> None:
+    a = torch.zeros(1, height, width, dtype=torch.uint8)
+    b = a.clone()
+    b[0, height // 2, width // 2] = 1
+    got = label_ssim(a, b, num_classes=2, window=window)
+    torch.testing.assert_close(got, per_class(a, b, num_classes=2, window=window), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("window", [3, 7, 17])
 def test_the_accelerators_form_equals_scikit_image(window: int) -> None:
     a, b = label_pair(seed=9)
