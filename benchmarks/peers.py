@@ -1,14 +1,15 @@
-r"""The standing comparison: every fast part of the library against its peers, in turn in one process.
+r"""The standing comparison: every fast part of the library against its peers, in turn in the same process.
 
-All groups of rows, some 10 minutes on two cores; some groups, whose rows take the place of a file's own; and, without
-a run, the table, the page and the figure of what was measured::
+All groups of rows in three fresh processes, some 10 minutes on two cores; some groups, whose rows take the place of a
+file's own; and, without a run, the table, the page and the figure of what was measured::
 
     python benchmarks/peers.py --out benchmarks/results/peers.json
     python benchmarks/peers.py --out benchmarks/results/peers.json --only vote ssim
     python benchmarks/peers.py --table benchmarks/results/peers.json --write-docs docs/performance.md \
         --figure docs/peers.svg
 
-Both sides get the same threads of PyTorch and of OpenCV. Outputs of both are compared in the same run; the exit
+Both sides get the same threads of PyTorch and of OpenCV. A process runs every row once, then the next one does, so that
+what the machine does meanwhile meets all rows alike. Outputs of both sides are compared in every process; the exit
 status is 1 where any lie further apart than the row allows, after all rows ran and were written. ``gate.py`` compares
 two files.
 """
@@ -19,7 +20,9 @@ import argparse
 import gc
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -29,6 +32,7 @@ from typing import Any
 import cv2
 import torch
 from environment import cores, environment, load_average
+from peers_processes import joined
 from peers_row import Row, measured
 
 GROUPS = {
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return shown(args)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    report = run(args.only or list(GROUPS), turns=args.turns, device=args.device)
+    report = run(args.only or list(GROUPS), turns=args.turns, device=args.device, processes=args.processes)
     if args.out is not None:
         old = json.loads(args.out.read_text()) if args.out.exists() else None
         write_json(args.out, merged(old, report))
@@ -65,7 +69,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write, or to bring up to date with --only")
     parser.add_argument("--only", nargs="+", choices=list(GROUPS), help="groups of rows (default all)")
-    parser.add_argument("--turns", type=int, default=15, help="turns of a short row (default 15)")
+    parser.add_argument("--processes", type=int, default=3, help="in which every row runs anew (default 3)")
+    parser.add_argument("--turns", type=int, default=15, help="turns of a short row in a process (default 15)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--threads", type=int, default=cores(), help="of PyTorch and OpenCV (default the cores)")
     parser.add_argument("--table", type=Path, nargs="+", help="print the table of JSON files instead of running")
@@ -74,11 +79,44 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.table is None and (args.figure is not None or args.write_docs is not None):
         parser.error("--figure and --write-docs need --table")
+    if args.processes < 1:
+        parser.error("--processes: expected at least 1")
     return args
 
 
-def run(groups: Sequence[str], *, turns: int, device: str = "cpu") -> dict[str, Any]:
-    """Measure groups of rows, one after the other, and say on standard error how each came out."""
+def run(groups: Sequence[str], *, turns: int, device: str = "cpu", processes: int = 1) -> dict[str, Any]:
+    """Measure groups of rows: here, or in several fresh processes one after the other with the threads of this one."""
+    if processes == 1:
+        return run_here(groups, turns=turns, device=device)
+    reports = []
+    for index in range(processes):
+        say(f"process {index + 1} of {processes}")
+        reports.append(run_apart(groups, turns=turns, device=device))
+    report = joined(reports)
+    for row in report["rows"]:
+        say(line_of(row))
+    return report
+
+
+def run_apart(groups: Sequence[str], *, turns: int, device: str) -> dict[str, Any]:
+    """`run_here` in a process of its own.
+
+    Raises:
+        RuntimeError: it ended without a result.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out.json")
+        command = [sys.executable, __file__, "--processes", "1", "--out", str(out), "--turns", str(turns)]
+        command += ["--device", device, "--threads", str(torch.get_num_threads()), "--only", *groups]
+        ended = subprocess.run(command, check=False)
+        if not out.exists():
+            raise RuntimeError(f"process: no result, exit status {ended.returncode}")
+        report: dict[str, Any] = json.loads(out.read_text())
+        return report
+
+
+def run_here(groups: Sequence[str], *, turns: int, device: str) -> dict[str, Any]:
+    """Measure groups of rows in this process, and say on standard error how each came out."""
     stamp = environment(PACKAGES, device=device)
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
@@ -93,8 +131,8 @@ def run(groups: Sequence[str], *, turns: int, device: str = "cpu") -> dict[str, 
             say(f"{line_of(result)}  [{time.perf_counter() - start:.0f} s]")
             rows.append(result)
         gc.collect()
-    stamp |= {"load_average_after": load_average(), "device": device, "turns": turns, "groups": list(groups)}
-    return {"runs": [stamp | {"skipped": skipped}], "rows": rows}
+    stamp |= {"load_average_after": load_average(), "device": device, "turns": turns, "processes": 1}
+    return {"runs": [stamp | {"groups": list(groups), "skipped": skipped}], "rows": rows}
 
 
 def rows_of(group: str, device: str) -> Iterator[Row]:

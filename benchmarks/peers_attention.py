@@ -54,7 +54,7 @@ def of_maps(size: str, shapes: Shapes, *, device: str, heads: int, width: int) -
             tolerance=TOLERANCE,
             measure="largest difference, of the largest value",
             target=3.0 if device != "cpu" and name == "grid_sample" else None,
-            at_most=8,
+            at_most=3,
         )
     yield module_row(size, shapes, about, device=device, heads=heads, width=width)
 
@@ -86,7 +86,7 @@ def module_row(size: str, shapes: Shapes, about: str, *, device: str, heads: int
         difference=same_result,
         tolerance=TOLERANCE,
         measure="largest difference, of the largest value",
-        at_most=8,
+        at_most=3,
     )
 
 
@@ -140,5 +140,5 @@ def linear_rows(
             difference=same_result,
             tolerance=TOLERANCE,
             measure="largest difference, of the largest value",
-            at_most=5,
+            at_most=2,
         )

@@ -45,8 +45,8 @@ def flow_rows(*, device: str = "cpu", size: Size = VIDEO, frames: int = 70) -> I
         difference=lambda ours, theirs: largest(ours, as_tensor(theirs)),
         tolerance=0,
         measure="largest difference, pixels",
-        turns=5,
-        at_most=45,
+        turns=3,
+        at_most=12,
         devices=("cpu",),
     )
 
@@ -75,8 +75,8 @@ def select_rows(*, device: str = "cpu", size: Size = VIDEO, frames: int = 70) ->
         tolerance=1e-12,
         measure="largest difference from the scores taken one by one (the loop gives none)",
         target=1.333,
-        turns=5,
-        at_most=40,
+        turns=3,
+        at_most=12,
         devices=("cpu",),
     )
 

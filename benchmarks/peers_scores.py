@@ -61,7 +61,7 @@ def rows(*, device: str = "cpu", size: Size = VIDEO, frames: int = 70) -> Iterat
             difference=largest,
             tolerance=1e-12,
             target=target,
-            at_most=12,
+            at_most=4,
             devices=("cpu",),
         )
     yield Row(
@@ -73,7 +73,7 @@ def rows(*, device: str = "cpu", size: Size = VIDEO, frames: int = 70) -> Iterat
         difference=lambda ours, theirs: largest(*present(panned, ours, theirs)),
         tolerance=1e-6,
         turns=5,
-        at_most=12,
+        at_most=4,
     )
     yield from from_disk(panned, what)
 
@@ -92,7 +92,7 @@ def from_disk(video: LabelMaps, what: str) -> Iterator[Row]:
             difference=largest,
             tolerance=1e-12,
             turns=5,
-            at_most=10,
+            at_most=4,
             devices=("cpu",),
         )
 

@@ -42,8 +42,8 @@ def rows(*, device: str = "cpu", size: Size = VIDEO) -> Iterator[Row]:
         tolerance=1e-2,
         measure="mean difference, of the mean (a mask within rounding of its threshold may hide a key from a query)",
         target=1.4,
-        turns=7,
-        at_most=35,
+        turns=3,
+        at_most=12,
     )
     yield Row(
         "segmenter/backbone/transformers",
@@ -54,8 +54,8 @@ def rows(*, device: str = "cpu", size: Size = VIDEO) -> Iterator[Row]:
         difference=same_result,
         tolerance=1e-4,
         measure=MEASURE,
-        turns=9,
-        at_most=10,
+        turns=5,
+        at_most=4,
     )
     yield Row(
         "segmenter/pixels/transformers",
@@ -66,8 +66,8 @@ def rows(*, device: str = "cpu", size: Size = VIDEO) -> Iterator[Row]:
         difference=same_result,
         tolerance=1e-4,
         measure=MEASURE,
-        turns=9,
-        at_most=20,
+        turns=5,
+        at_most=6,
     )
 
 
@@ -91,7 +91,7 @@ def semantic_rows(*, device: str = "cpu", size: Size = VIDEO) -> Iterator[Row]:
         difference=share_that_differs,
         tolerance=1e-4,
         measure="share of pixels that differ (scores equal up to rounding)",
-        at_most=15,
+        at_most=5,
     )
 
 

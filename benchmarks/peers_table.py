@@ -15,8 +15,8 @@ HEAD = ("work", "peer", "peer, ms", "ours, ms", "ratio", "quartiles", "lowest, h
 def table(reports: Sequence[Report]) -> str:
     """Every row of the files, slower ones too, and a line about each run below.
 
-    ``ratio`` is the peer's median over ours; quartiles and extremes are those of the ratios of single turns;
-    ``outputs`` is how far the two lay apart in the same run.
+    ``ratio`` is the peer's median over ours, the median over the processes; quartiles and extremes are those of the
+    ratios of single turns of all processes; ``outputs`` is how far the two lay apart in the worst of them.
     """
     lines = [f"| {' | '.join(HEAD)} |", "|---|---|" + "---:|" * 7]
     lines += [f"| {' | '.join(cells(row))} |" for report in reports for row in report["rows"]]
@@ -50,8 +50,9 @@ def about(stamp: Measured) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items() if version)
     loads = " and ".join(f"{(stamp[f'load_average_{when}'] or ['unknown'])[0]}" for when in ("before", "after"))
     gpu = f", {stamp['gpu']}" if "gpu" in stamp else ""
+    count = "one process" if stamp["processes"] == 1 else f"{stamp['processes']} processes"
     return (
-        f"{', '.join(stamp['groups'])}: {stamp['date']}, commit {stamp['commit']}, {stamp['cpu']}"
+        f"{', '.join(stamp['groups'])}: {stamp['date']}, {count}, commit {stamp['commit']}, {stamp['cpu']}"
         f" ({stamp['cpu_capability']}){gpu}, {stamp['cores']} cores, {stamp['torch_threads']} threads of PyTorch and"
         f" {stamp['opencv_threads']} of OpenCV on both sides, load average {loads} before and after, Python"
         f" {stamp['python']}, {versions}.\n"

@@ -74,8 +74,8 @@ def rows(*, device: str = "cpu", size: Size = VIDEO, num_classes: int = 124) -> 
         difference=lambda ours, theirs: largest(ours.exp(), theirs),
         tolerance=1e-5,
         measure="largest difference, probability",
-        turns=5,
-        at_most=14,
+        turns=3,
+        at_most=8,
     )
 
     def voted() -> Tensor:
@@ -94,8 +94,8 @@ def rows(*, device: str = "cpu", size: Size = VIDEO, num_classes: int = 124) -> 
         difference=lambda ours, theirs: off_the_vote(ours, theirs, voted()),
         tolerance=1e-3,
         measure="share of pixels off where the mode is unique",
-        turns=5,
-        at_most=14,
+        turns=3,
+        at_most=8,
         devices=("cpu",),  # PyTorch resizes bytes on the CPU alone
     )
 

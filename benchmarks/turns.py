@@ -36,6 +36,7 @@ def take_turns(
     turns: int,
     device: str = "cpu",
     at_most: float | None = None,
+    at_least: int = 3,
     share: float = 1.0,
 ) -> Turns:
     """Time both in turn.
@@ -45,7 +46,8 @@ def take_turns(
         peer: what it is compared with.
         turns: how many turns are taken, at least 1.
         device: where the work runs; anything but the CPU is waited for before and after each timing.
-        at_most: no turn is begun after so many seconds of turns, but three are taken whatever they cost.
+        at_most: no turn is begun after so many seconds of turns.
+        at_least: turns that are taken whatever they cost.
         share: the part of our work that the peer does too; our seconds count that much (one class of eight, say).
 
     Returns:
@@ -57,7 +59,7 @@ def take_turns(
     seconds: tuple[list[float], list[float]] = ([], [])
     begin = time.perf_counter()
     for turn in range(turns):
-        if at_most is not None and turn >= 3 and time.perf_counter() - begin > at_most:
+        if at_most is not None and turn >= at_least and time.perf_counter() - begin > at_most:
             break
         for column, call in zip(seconds, (ours, peer), strict=True):
             column.append(seconds_of(call, device=device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, dict[str, Any]] = {
     "vote": {"size": (24, 40), "views": 5},
     "ssim": {"size": (48, 64), "num_classes": 5},
-    "scores": {"size": (96, 128), "frames": 18},
+    "scores": {"size": (96, 256), "frames": 18},
     "views": {"size": (40, 60), "num_classes": 7},
     "flow": {"size": (64, 96), "frames": 4},
     "select": {"size": (64, 96), "frames": 4},
@@ -54,6 +55,17 @@ def test_outputs_of_every_row_agree(peers: ModuleType, script: Script, group: st
     assert len(set(keys)) == len(keys)
 
 
+def test_tiny_scores_are_numbers(peers: ModuleType, script: Script) -> None:
+    """Where no clip is scored, both sides give NaN and agree about nothing."""
+    with torch.no_grad():
+        for row in tiny_rows(peers, script, "scores"):
+            if row.peer.startswith(script("peers_scores").SCRIPT):
+                scores = row.theirs()
+                assert len(scores) == 3, row.key
+                assert all(0 <= score < 1 for score in scores), row.key  # not NaN
+                assert all(score > 0 for score in scores) or "random" in row.key, row.key  # noise is never steady
+
+
 def test_every_group_is_tried(peers: ModuleType) -> None:
     assert set(TINY) == set(peers.GROUPS)
 
@@ -62,6 +74,26 @@ def a_row(script: Script, **changes: Any) -> Any:
     parts = {"key": "group/row", "work": "adding", "peer": "another", "ours": lambda: 1.0, "theirs": lambda: 1.5}
     parts |= {"difference": lambda a, b: abs(a - b), "tolerance": 0.5}
     return script("peers_row").Row(**(parts | changes))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ([0.5, 1.0], [0.25, 1.0], 0.25),
+        ([math.nan, 1.0], [math.nan, 1.0], 0.0),
+        ([math.nan, 1.0], [0.5, 1.0], math.nan),
+        ([0.5, 1.0], [0.5, math.nan], math.nan),
+        ([math.nan], [math.nan], math.nan),
+        ([], [], math.nan),
+        ([math.inf, 1.0], [math.inf, 1.0], 0.0),
+        ([math.inf], [-math.inf], math.inf),
+    ],
+)
+def test_a_nan_equals_a_nan_beside_numbers(
+    script: Script, ours: list[float], theirs: list[float], expected: float
+) -> None:
+    found = script("peers_row").largest(ours, torch.tensor(theirs))
+    assert found == pytest.approx(expected, abs=0, nan_ok=True)
 
 
 def test_outputs_beyond_the_tolerance_fail_the_run_that_is_still_written(
@@ -74,10 +106,8 @@ def test_outputs_beyond_the_tolerance_fail_the_run_that_is_still_written(
     nan = a_row(script, key="group/nan", difference=lambda a, b: float("nan"))
     rows = [a_row(script, tolerance=0.4), nan, a_row(script, key="group/good")]
     monkeypatch.setattr(peers, "rows_of", lambda group, device: iter(rows))
-    threads = torch.get_num_threads()
-    code = peers.main(
-        ["--only", "vote", "--turns", "2", "--threads", str(threads), "--out", str(tmp_path / "out.json")]
-    )
+    here = ["--processes", "1", "--threads", str(torch.get_num_threads())]
+    code = peers.main(["--only", "vote", "--turns", "2", *here, "--out", str(tmp_path / "out.json")])
     assert code == 1
     written = json.loads((tmp_path / "out.json").read_text())
     assert [row["equal"] for row in written["rows"]] == [False, False, True]
@@ -86,7 +116,7 @@ def test_outputs_beyond_the_tolerance_fail_the_run_that_is_still_written(
     assert "outputs differ: group/row" in said
     assert "outputs differ: group/nan" in said
     monkeypatch.setattr(peers, "rows_of", lambda group, device: iter(rows[2:]))
-    assert peers.main(["--only", "vote", "--turns", "1", "--threads", str(threads)]) == 0
+    assert peers.main(["--only", "vote", "--turns", "1", *here]) == 0
 
 
 def test_a_row_of_another_device_is_left_out_by_name(
@@ -120,10 +150,11 @@ def test_groups_run_again_take_the_place_of_their_rows(peers: ModuleType) -> Non
 def a_report(script: Script) -> dict[str, Any]:
     rows = []
     for key, ours, target in (("group/fast", 1.0, 3.0), ("group/slow", 8.0, None)):
-        figures = script("turns").figures_of([ours, ours], [2.0, 4.0])
+        figures = script("peers_processes").figures_of_processes([{"ours": [ours, ours], "peer": [2.0, 4.0]}])
         row = {"key": key, "group": "group", "run": 0, "work": key, "peer": "another", "target": target}
         rows.append(row | figures | {"measure": "", "difference": 0.0, "tolerance": 0, "equal": True})
     stamp = script("environment").environment() | {"groups": ["group"], "load_average_after": [0.5, 0, 0]}
+    stamp["processes"] = 3
     return {"runs": [stamp], "rows": rows}
 
 
@@ -134,6 +165,7 @@ def test_table_keeps_slower_rows_and_names_them(script: Script) -> None:
         == "| group/fast | another | 3,000 | 1,000 | **3.00** | 2.50, 3.50 | 2.00, 4.00 | 3.00 reached | equal |"
     )
     assert "0.38 (slower)" in lines[3]
+    assert "3 processes" in lines[5]
     assert "load average" in lines[5]
 
 

@@ -37,6 +37,8 @@ def test_both_are_called_in_turn_after_a_warm_up(turns: ModuleType) -> None:
 def test_a_budget_leaves_three_turns(turns: ModuleType) -> None:
     taken = turns.take_turns(lambda: None, lambda: None, turns=9, at_most=0.0)
     assert len(taken.ours) == 3
+    taken = turns.take_turns(lambda: None, lambda: None, turns=9, at_most=0.0, at_least=1)
+    assert len(taken.ours) == 1
 
 
 def test_a_share_scales_our_seconds_alone(turns: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
