@@ -191,7 +191,8 @@ def _level(size: tuple[int, int], device: torch.device) -> _Level:
     height, width = size
     rows, columns = torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32)
     places = torch.stack((columns.expand(size), rows[:, None].expand(size)))
-    trust = _edge_trust(height)[:, None] * _edge_trust(width)
+    is_edge = _is_edge(height)[:, None] | _is_edge(width)
+    trust = torch.where(is_edge, _edge_trust(height)[:, None] * _edge_trust(width), 1.0)
     shares = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.25])[:, None, None]
     return _Level(
         places=places.to(device),
@@ -225,6 +226,13 @@ def _edge_trust(length: int) -> Tensor:
         weights[distance] *= weight
         weights[length - 1 - distance] *= weight
     return weights
+
+
+def _is_edge(length: int) -> Tensor:
+    """Pixels that OpenCV takes for edge ones: of sides of 6 to 9 pixels only those near to both ends."""
+    reach, places = len(BORDER_WEIGHTS), torch.arange(length)
+    is_first, is_last = places < reach, places >= length - reach
+    return is_first | is_last if length >= 2 * reach else is_first & is_last
 
 
 def _averaged(systems: Tensor, *, window: int, is_gaussian: bool) -> Tensor:

@@ -86,7 +86,7 @@ def test_window_weighed_by_a_gaussian_is_opencvs(frames: Tensor) -> None:
     assert np.linalg.norm(got - expected, axis=0).mean() < 1e-3
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 40)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 40), (10, 60), (9, 60), (60, 7), (6, 8), (5, 60), (3, 4)])
 def test_small_frames_have_fewer_levels_as_in_opencv(frames: Tensor, size: tuple[int, int]) -> None:
     small = frames[:2, : size[0], : size[1]].contiguous()
     got = farneback(small[:1].float(), small[1:].float())[0].numpy()
