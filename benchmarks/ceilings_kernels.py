@@ -43,7 +43,7 @@ class Scale:
 
     Attributes:
         size: ``(height, width)`` of frames.
-        views: maps of a vote.
+        views: maps of a vote; as many are moved along a flow.
         frames: of a video that is scored.
         pairs: of neighbouring frames, for flow and its users.
         classes: of label maps that SSIM compares.
@@ -55,7 +55,7 @@ class Scale:
     size: Size = VIDEO
     views: int = 8
     frames: int = 70
-    pairs: int = 8
+    pairs: int = 24
     classes: int = 8
     maps: Shapes = PIXEL_DECODER["480p"]
     heads: int = 8
@@ -158,11 +158,12 @@ def motions(scale: Scale) -> Iterator[Kernel]:
     video, candidates = moving_scene(frames, size=scale.size, num_classes=scale.classes)
     real = video / 255
     estimate = FarnebackFlow()
-    motion, labels = estimate(real[1:], real[:-1]), candidates["steady"][:-1]
+    labels = candidates["steady"][:-1][: scale.views]
+    motion = estimate(real[1:], real[:-1])[: scale.views]
     yield kernel(
-        f"warp of {scale.pairs} label maps",
+        f"warp of {len(labels)} label maps",
         counts.warp,
-        (scale.pairs, scale.pixels),
+        (len(labels), scale.pixels),
         lambda: warp_labels(labels, motion),
     )
     yield kernel(

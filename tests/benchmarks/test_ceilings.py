@@ -108,6 +108,7 @@ def test_bandwidth_is_that_of_the_working_set(script: Script) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_whole_script(
     script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
