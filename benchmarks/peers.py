@@ -1,6 +1,6 @@
 r"""The standing comparison: every fast part of the library against its peers, in turn in the same process.
 
-All groups of rows in three fresh processes, some 10 minutes on two cores; some groups, whose rows take the place of a
+All groups of rows in three fresh processes, some 11 minutes on two cores; some groups, whose rows take the place of a
 file's own; and, without a run, the table, the page and the figure of what was measured::
 
     python benchmarks/peers.py --out benchmarks/results/peers.json
