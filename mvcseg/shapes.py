@@ -96,6 +96,20 @@ def check_num_classes(num_classes: int) -> int:
     return int(num_classes)
 
 
+def check_class_count(**named: int) -> None:
+    """Require as many names, colours or the like as label maps of bytes can have classes, 1 to 255.
+
+    Raises:
+        ConfigError: there are none, or more.
+    """
+    for name, count in named.items():
+        if not 1 <= count <= MAX_CLASSES:
+            raise ConfigError(
+                f"{name}: expected 1 to {MAX_CLASSES}, one a class (labels are bytes, 255 is the ignore index), "
+                f"got {count}"
+            )
+
+
 def check_positive(**named: int) -> None:
     """Require integers of at least 1.
 

@@ -20,6 +20,7 @@ from mvcseg.data.lazy_labels import LazyLabels
 from mvcseg.data.vspw import VSPW, VSPWVideo, listing_error
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.segmenter import IGNORE_INDEX
+from mvcseg.shapes import check_class_count
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def joined_videos(sets: Sequence[VideoSet], *, class_names: Sequence[str]) -> li
 
     Raises:
         ConfigError: a map names a class that a set or the joined set does not have (the nearest is told), maps
-            nothing, or is missing where a set has classes of its own.
+            nothing, or is missing where a set has classes of its own; or there are no or more than 255 classes.
         DataError: a set is missing or broken, has no labelled video, or holds a video that a set before it holds too.
 
     Example:
@@ -62,6 +63,7 @@ def joined_videos(sets: Sequence[VideoSet], *, class_names: Sequence[str]) -> li
     """
     if not sets:
         raise ConfigError("sets: expected at least one data set, got none")
+    check_class_count(class_names=len(class_names))
     first_root = Path(sets[0].root).resolve()
     seen: dict[tuple[Path, str], VideoSet] = {}
     videos: list[LabelledVideo] = []

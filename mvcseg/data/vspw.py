@@ -23,6 +23,7 @@ from mvcseg.data.label_maps import LabelFolder, png_size
 from mvcseg.data.lazy_labels import LazyLabels
 from mvcseg.errors import ConfigError, DataError
 from mvcseg.segmenter import IGNORE_INDEX
+from mvcseg.shapes import check_class_count, check_num_classes
 
 MOST_NAMES = 20
 """File names that one error message lists."""
@@ -44,7 +45,7 @@ class VSPW(Sequence["VSPWVideo"]):
         class_names: names of the K classes.
 
     Raises:
-        ConfigError: ``split`` is not a plain name.
+        ConfigError: ``split`` is not a plain name, or there are no or more than 255 ``class_names``.
         DataError: the folder, the list, the class list or videos of the list are missing or contradict
             each other; names them.
 
@@ -57,6 +58,7 @@ class VSPW(Sequence["VSPWVideo"]):
         self.root, self.split = Path(root), split
         names = _read_split(self.root, split)
         self.class_names = class_names_of(root) if class_names is None else tuple(class_names)
+        check_class_count(class_names=len(self.class_names))
         folders = [self.root / "data" / name for name in names]
         missing = [
             folder.name for folder in folders if not any((folder / kind).is_dir() for kind in ("origin", "mask"))
@@ -94,18 +96,21 @@ class VSPWVideo:
 
     Args:
         folder: folder with ``origin/`` (frames) and, where the video is labelled, ``mask/``.
-        num_classes: K; raw mask values are 0 to K and 255.
+        num_classes: K, 1 to 255; raw mask values are 0 to K and 255.
 
     Attributes:
         folder: as given.
         name: the folder's name.
         num_classes: K.
+
+    Raises:
+        ConfigError: ``num_classes`` is outside 1 to 255.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, num_classes: int) -> None:
         self.folder = Path(folder)
         self.name = self.folder.name
-        self.num_classes = num_classes
+        self.num_classes = check_num_classes(num_classes)
 
     def __len__(self) -> int:
         return len(self.frame_names)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.report.arrays import has_channels_last, to_array, to_channels, to_tensor
 from mvcseg.segmenter import IGNORE_INDEX
-from mvcseg.shapes import check_integer, check_shapes
+from mvcseg.shapes import check_class_count, check_integer, check_shapes
 
 LINE_STRENGTH = 0.6
 """How far a line's pixel moves towards black or white, as a share of ``opacity``."""
@@ -58,7 +58,7 @@ def overlay(
     Raises:
         ShapeError: the shapes do not fit together.
         DTypeError: ``frames`` or ``colours`` are not uint8, ``labels`` are not integers, or one is no tensor or array.
-        ConfigError: ``opacity`` is outside ``[0, 1]``, or a label is neither below K nor 255.
+        ConfigError: ``opacity`` is outside ``[0, 1]``, K above 255, or a label neither below K nor 255.
 
     Example:
         >>> frames = torch.full((1, 3, 2, 4), 100, dtype=torch.uint8)
@@ -86,6 +86,7 @@ def overlay(
         raise ConfigError(f"opacity: expected a number in [0, 1], got {opacity!r}")
     if len(colours) == 0:
         raise ShapeError("colours: expected (k 3) with at least one class, got (0, 3)")
+    check_class_count(colours=len(colours))
     table = _colour_table(colours.to(frames.device), labels)
     # one frame at a time: the arithmetic needs four bytes for each of the frame's one
     tinted = [_tint(*pair, table, opacity) for pair in zip(frames, labels.to(frames.device), strict=True)]

@@ -30,6 +30,7 @@ from mvcseg.report.tables import class_table, score_table
 from mvcseg.report.text import counted, frame_range
 from mvcseg.report.worst import worst_list
 from mvcseg.segmenter import Video
+from mvcseg.shapes import check_class_count
 
 GROUND_TRUTH = "ground truth"
 """Name under which a page shows the ground truth."""
@@ -128,10 +129,10 @@ def write_page(
         The file written.
 
     Raises:
-        ConfigError: videos but no classes, or names and colours that differ in number; a label outside 0..K-1 and
-            255; a per-class score of another length than K; a row of ``worst`` or of changes that names no frames, or a
-            video or prediction that is not there; a limit below 1, ``max_side`` above 16383, or a video's ``fps`` that
-            is not above 0.
+        ConfigError: videos but no classes, more than 255, or names and colours that differ in number; a label outside
+            0..K-1 and 255; a per-class score of another length than K; a row of ``worst`` or of changes that names no
+            frames, or a video or prediction that is not there; a limit below 1, ``max_side`` above 16383, or a video's
+            ``fps`` that is not above 0.
         DataError: a picture cannot be read, or the page cannot be written.
         ShapeError: label maps or frame names that do not fit the frames.
         DTypeError: frames or colours that are not uint8.
@@ -290,6 +291,7 @@ def _hex_colours(colours: Tensor | NDArray[np.uint8], class_names: Sequence[str]
     table = torch.as_tensor(colours)
     if len(class_names) == 0:
         raise ConfigError("class_names: expected at least one class, got none")
+    check_class_count(class_names=len(class_names))
     if table.dtype != torch.uint8:
         raise DTypeError(f"colours: expected uint8 in 0..255, got {table.dtype}")
     if tuple(table.shape) != (len(class_names), 3):
