@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -44,9 +44,7 @@ def iter_logits(segmenter: Segmenter, video: Video, *, clip_length: int) -> Iter
             yield logits
         return
     for start in range(0, total, clip_length):
-        stop = min(start + clip_length, total)
-        clip = read_clip(video, start, stop)
-        frames = clip.to(device_of(segmenter, clip.device), non_blocking=True).unsqueeze(0).float() / 255
+        frames = _read_frames(segmenter, video, start, min(start + clip_length, total))
         with evaluating(segmenter), torch.no_grad():
             logits = segmenter(frames)
         check_shapes(frames=(frames, "b t 3 h w"), logits=(logits, f"b t {segmenter.num_classes} h w"))
@@ -58,7 +56,8 @@ def iter_labels(
 ) -> Iterator[Tensor]:
     """Class ids of a video as consecutive clips, in bounded memory.
 
-    A segmenter's own ``stream_labels`` is used where it has one, else its logits.
+    A segmenter's own ``stream_labels`` is used where it has one, else its ``clip_labels`` for labels of the frames'
+    size, else its logits.
 
     Args:
         segmenter: gives logits of clips; at most 255 classes.
@@ -92,6 +91,10 @@ def _label_clips(segmenter: Segmenter, video: Video, *, clip_length: int, size: 
     if stream_labels is not None:
         yield from _without_graph(segmenter, stream_labels(video, clip_length=clip_length, output_size=size))
         return
+    clip_labels = getattr(segmenter, "clip_labels", None)
+    if clip_labels is not None and size == size_of(video):
+        yield from _own_labels(segmenter, clip_labels, video, clip_length=clip_length)
+        return
     start = 0
     for logits in iter_logits(segmenter, video, clip_length=clip_length):
         if logits.shape[-2:] == size:  # the largest logit is the largest probability
@@ -101,6 +104,28 @@ def _label_clips(segmenter: Segmenter, video: Video, *, clip_length: int, size: 
                 mine = probabilities_of(logits[:, frame : frame + 1])
                 yield classes_of(resize_scores(mine, size=size), first_frame=start + frame)
         start += logits.shape[1]
+
+
+def _own_labels(
+    segmenter: Segmenter, clip_labels: Callable[[Tensor], Tensor], video: Video, *, clip_length: int
+) -> Iterator[Tensor]:
+    total = len(video)
+    for start in range(0, total, clip_length):
+        stop = min(start + clip_length, total)
+        frames = _read_frames(segmenter, video, start, stop)
+        try:
+            with evaluating(segmenter), torch.no_grad():
+                labels = clip_labels(frames)
+        except DataError as error:
+            raise DataError(f"frames {start} to {stop - 1}: {error}") from error
+        check_shapes(frames=(frames, "1 t 3 h w"), labels=(labels, "1 t h w"))
+        yield labels[0]
+
+
+def _read_frames(segmenter: Segmenter, video: Video, start: int, stop: int) -> Tensor:
+    """Frames ``(1, t, 3, H, W)`` in ``[0, 1]`` on the segmenter's device."""
+    clip = read_clip(video, start, stop)
+    return clip.to(device_of(segmenter, clip.device), non_blocking=True).unsqueeze(0).float() / 255
 
 
 def probabilities_of(logits: Tensor) -> Tensor:

@@ -32,6 +32,9 @@ class Segmenter(Protocol):
     ``segmenter(frames)`` takes ``(B, T, 3, H, W)`` float RGB in ``[0, 1]`` and returns ``(B, T, K, H, W)``
     whose softmax over K is the class distribution. Any T >= 1 and any H, W >= 32; nothing is remembered
     between calls; batch items are independent in eval mode.
+
+    One that can give class ids without full-size logits may have ``clip_labels(frames)`` too: ``(B, T, H, W)`` uint8,
+    their arg-max. Everything that wants labels of the frames' size then uses it.
     """
 
     @property

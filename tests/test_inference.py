@@ -224,3 +224,38 @@ def test_a_segmenters_own_labels_are_used_at_the_size_asked_for() -> None:
     segmenter.wrong = 1
     with pytest.raises(ShapeError, match="labels: expected"):
         list(iter_labels(segmenter, video, clip_length=2, output_size=(3, 4)))
+
+
+class OwnClipLabels(Brightness):
+    """Gives class ids of clips itself; ``wrong`` leaves out frames, ``bad`` breaks off at a red of that value."""
+
+    wrong, bad = 0, -1.0
+
+    def clip_labels(self, frames: Tensor, /) -> Tensor:
+        assert not torch.is_grad_enabled()
+        red = (frames[:, :, 0] * 255).round().to(torch.uint8)
+        if bool((red[:, :, 0, 0] == self.bad).any()):
+            raise DataError("segmenter: expected numbers")
+        return red[:, self.wrong :]
+
+
+def test_a_segmenters_own_clip_labels_are_used_at_the_frames_size() -> None:
+    video, segmenter = make_video(5), OwnClipLabels()
+    clips = list(iter_labels(segmenter, video, clip_length=2))
+    assert torch.equal(torch.cat(clips), video[:, 0])
+    assert [len(clip) for clip in clips] == [2, 2, 1]
+    assert segmenter.clip_lengths == []
+    assert torch.equal(predict_labels(segmenter, video, clip_length=2), video[:, 0].long())
+    sized = torch.cat(list(iter_labels(segmenter, video, clip_length=2, output_size=(3, 4))))
+    assert torch.equal(sized, torch.cat(list(iter_labels(Brightness(), video, clip_length=2, output_size=(3, 4)))))
+    assert segmenter.clip_lengths == [2, 2, 1]
+
+
+def test_bad_clip_labels_are_named() -> None:
+    video, segmenter = make_video(5), OwnClipLabels()
+    segmenter.bad = float(video[3, 0, 0, 0])
+    with pytest.raises(DataError, match="frames 2 to 3: segmenter: expected numbers"):
+        list(iter_labels(segmenter, video, clip_length=2))
+    segmenter.wrong, segmenter.bad = 1, -1.0
+    with pytest.raises(ShapeError, match="labels: expected"):
+        list(iter_labels(segmenter, video, clip_length=2))

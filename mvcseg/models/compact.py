@@ -16,7 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvcseg.errors import ConfigError, ShapeError
+from mvcseg.errors import ConfigError, DataError, ShapeError
+from mvcseg.ops.doubled_labels import doubled, doubled_labels
 from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD
 from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
 
@@ -94,6 +95,28 @@ class CompactSegmenter(nn.Module):
             ShapeError: frames are not ``(B, T, 3, H, W)`` with B, T >= 1 and H, W >= 32.
             DTypeError: frames are not floating-point.
         """
+        logits = doubled(self.classifier(self._half_size(frames)))[..., : frames.shape[-2], : frames.shape[-1]]
+        return rearrange(logits, "(b t) k h w -> b t k h w", b=len(frames))
+
+    @torch.no_grad()
+    def clip_labels(self, frames: Tensor, /) -> Tensor:
+        """Class ids ``(B, T, H, W)`` uint8 of frames ``(B, T, 3, H, W)`` in ``[0, 1]``, without full-size logits.
+
+        They are the arg-max of ``forward``'s logits, the lowest class where several are largest.
+
+        Raises:
+            ShapeError, DTypeError: as ``forward``.
+            DataError: logits are NaN.
+        """
+        half = self._half_size(frames)
+        size = (frames.shape[-2], frames.shape[-1])
+        labels, is_number = doubled_labels(half, self.classifier, num_classes=self.num_classes, size=size)
+        if not is_number:
+            raise DataError("segmenter: expected numbers, got NaN in the logits; check its weights and its input")
+        return rearrange(labels, "(b t) h w -> b t h w", b=len(frames))
+
+    def _half_size(self, frames: Tensor) -> Tensor:
+        """What classes are told from, ``(B * T, width, h, w)``, at half the size of the padded frames."""
         sizes = check_shapes(frames=(frames, "b t 3 h w"))
         check_float(frames=frames)
         height, width = sizes["h"], sizes["w"]
@@ -110,10 +133,9 @@ class CompactSegmenter(nn.Module):
         coarse = self.encode_eighth(quarter)
         for spread, mix in zip(self.spreading, self.mixing, strict=True):
             coarse = mix(spread(coarse), frames_per_clip=sizes["t"])
-        quarter = self.quarter_fusion(quarter + _doubled(self.to_quarter(coarse)))
-        half = self.half_fusion(half + _doubled(self.to_half(quarter)))
-        logits = _doubled(self.classifier(half))[..., :height, :width]
-        return rearrange(logits, "(b t) k h w -> b t k h w", b=sizes["b"])
+        quarter = self.quarter_fusion(quarter + doubled(self.to_quarter(coarse)))
+        fused: Tensor = self.half_fusion(half + doubled(self.to_half(quarter)))
+        return fused
 
 
 def _normed_conv(channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -122,11 +144,6 @@ def _normed_conv(channels: int, out_channels: int, *, stride: int = 1, dilation:
         nn.Conv2d(channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False),
         nn.GroupNorm(out_channels // CHANNELS_PER_GROUP, out_channels),
     )
-
-
-def _doubled(maps: Tensor) -> Tensor:
-    """The maps at twice their size, bilinear."""
-    return functional.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 class _Residual(nn.Module):

@@ -58,6 +58,14 @@ class Streaming(ByRed):
             yield self(video[start : start + clip_length].unsqueeze(0).float())
 
 
+class Labelling(ByRed):
+    """One that gives class ids itself, in seven seconds."""
+
+    def clip_labels(self, frames: Tensor, /) -> Tensor:
+        self.clock.now += 7
+        return torch.zeros(frames[:, :, 0].shape, dtype=torch.uint8)
+
+
 class Slow:
     """A video that takes five seconds to read."""
 
@@ -96,7 +104,16 @@ def test_a_model_of_clips_is_watched_at_its_calls(bench: ModuleType, monkeypatch
     assert watched.seconds == 3
 
 
-@pytest.mark.parametrize("kind", [ByRed, Streaming])
+def test_class_ids_of_its_own_are_the_models(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=clock.perf_counter))
+    watched = bench.watch(Labelling(clock))
+    labels = list(bench.iter_labels(watched, Slow(clock), clip_length=2))
+    assert [len(clip) for clip in labels] == [2, 2]
+    assert watched.seconds == 2 * 7
+
+
+@pytest.mark.parametrize("kind", [ByRed, Streaming, Labelling])
 def test_a_video_goes_from_its_file_to_label_maps(bench: ModuleType, kind: type[ByRed]) -> None:
     row = bench.row(kind(Clock()), frames=5, size=(48, 64), turns=1)
     assert 0 < row["share_in_the_model"] <= 1

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mvcseg import IMAGENET_MEAN
-from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.models.compact import CompactSegmenter
+from mvcseg.ops import doubled_labels
 
 
 def awake(num_classes: int = 5, *, width: int = 8, depth: int = 1) -> CompactSegmenter:
@@ -30,6 +31,35 @@ def test_logits_have_the_size_of_the_frames(batch: int, length: int, height: int
         logits = awake()(torch.rand(batch, length, 3, height, width))
     assert logits.shape == (batch, length, 5, height, width)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("classes", "size"), [(1, (32, 32)), (5, (33, 50)), (12, (61, 47)), (124, (40, 53))])
+def test_own_labels_are_the_largest_logits(
+    monkeypatch: pytest.MonkeyPatch, classes: int, size: tuple[int, int], dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    monkeypatch.setattr(doubled_labels, "_CPU_STRIP", 1 << 14)
+    model = awake(classes).to(dtype)
+    frames = torch.rand(2, 3, 3, *size, generator=generator).to(dtype)
+    labels = model.clip_labels(frames)
+    assert labels.dtype == torch.uint8
+    assert torch.equal(labels.long(), model(frames).argmax(dim=2))
+
+
+def test_own_labels_under_autocast_are_those_of_its_logits(generator: torch.Generator) -> None:
+    model, frames = awake(), torch.rand(1, 2, 3, 33, 50, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.clip_labels(frames).long(), model(frames).argmax(dim=2))
+
+
+def test_own_labels_of_broken_weights_are_refused() -> None:
+    model = awake()
+    with torch.no_grad():
+        model.classifier.bias[2] = torch.nan  # type: ignore[index]
+    with pytest.raises(DataError, match="expected numbers, got NaN in the logits"):
+        model.clip_labels(torch.rand(1, 2, 3, 32, 32))
+    with pytest.raises(ShapeError, match="frames"):
+        model.clip_labels(torch.rand(1, 2, 3, 31, 32))
 
 
 def test_padding_is_the_mean_colour(generator: torch.Generator) -> None:
