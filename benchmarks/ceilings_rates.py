@@ -21,7 +21,7 @@ WORKING_SETS = tuple(1 << power for power in range(20, 30))
 """Bytes, from what two cores' second-level caches hold to what no cache does."""
 IN_CACHE = tuple(1 << power for power in range(14, 19))
 """Bytes of an operand of an elementwise operation."""
-PRODUCTS = ((2048, 1024, 1024), (8192, 256, 1024))
+PRODUCTS = ((2048, 1024, 1024), (8192, 256, 256), (8192, 256, 1024))
 """Rows, inputs and outputs of matrix products."""
 H100 = {"bandwidth": 3.35e12, "rates": {"products": 67e12, "float32": 67e12}}
 """Of NVIDIA's data sheet of the H100 SXM: memory, and float32 without tensor cores."""
