@@ -193,6 +193,8 @@ def test_files_of_one_process_each_are_judged_together(
             files[name].append(str(file))
     assert gate.main(["--stored", *files["stored"], "--new", *files["slow"]]) == 1
     assert gate.main(["--stored", *files["stored"], "--new", *files["stored"]]) == 0
+    assert gate.main(["--stored", *files["stored"], "--new", *files["slow"], "--again", *files["slow"]]) == 1
+    assert gate.main(["--stored", *files["stored"], "--new", *files["slow"], "--again", *files["stored"]]) == 0
     with pytest.raises(SystemExit) as status:
         gate.main(["--stored", files["stored"][0], "--new", files["slow"][0]])
     assert status.value.code == 2
