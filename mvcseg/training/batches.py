@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +16,8 @@ from mvcseg.data.clips import ClipDataset
 from mvcseg.data.collate import packed_batch
 from mvcseg.errors import DataError, MvcsegError, TrainingError
 from mvcseg.training.config import TrainConfig
+
+Item = TypeVar("Item")
 
 
 def clip_dataset(config: TrainConfig, videos: Sequence[LabelledVideo], *, processes: int) -> ClipDataset:
@@ -48,7 +53,8 @@ def iter_steps(
     """The batches of each step from the first on, for one process.
 
     Which samples a step holds follows from its number and its size alone: ``gradient_accumulation * processes``
-    consecutive batches, shared out in turn.
+    consecutive batches, shared out in turn. They are read ahead: two batches by each of ``num_workers`` processes, or
+    without any a step by a thread.
 
     Raises:
         DataError: a file cannot be read; names it, or the video and frames.
@@ -67,8 +73,31 @@ def iter_steps(
         generator=torch.Generator().manual_seed(config.seed),
     )
     batches = _readable(iter(loader), has_workers=config.num_workers > 0)
-    while step := list(islice(batches, config.gradient_accumulation)):
-        yield step
+    steps = _in_steps(batches, config.gradient_accumulation)
+    if config.num_workers:
+        return steps
+    return read_by_thread(steps, device=torch.cuda.current_device() if pin_memory else None)
+
+
+def read_by_thread(items: Iterator[Item], *, device: int | None = None) -> Iterator[Item]:
+    """The items, of which none is None, each made by a thread while the one before is worked on.
+
+    What fails in advance is raised where the item is asked for.
+
+    Args:
+        items: made by one thread at a time.
+        device: the GPU that the thread belongs to, where making items has to do with one.
+
+    Example:
+        >>> list(read_by_thread(iter("abc")))
+        ['a', 'b', 'c']
+    """
+    begin = None if device is None else partial(torch.cuda.set_device, device)
+    with ThreadPoolExecutor(max_workers=1, initializer=begin) as reader:
+        coming = reader.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = reader.submit(next, items, None)
+            yield item
 
 
 def worker_died(error: Exception) -> TrainingError:
@@ -77,6 +106,11 @@ def worker_died(error: Exception) -> TrainingError:
     return TrainingError(
         f"num_workers: a process that reads clips died ({reason}); was memory short? Fewer workers need less"
     )
+
+
+def _in_steps(batches: Iterator[PackedClip], count: int) -> Iterator[list[PackedClip]]:
+    while step := list(islice(batches, count)):
+        yield step
 
 
 class _Told(Dataset[PackedClip | MvcsegError]):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+
 import pytest
 from filmed import position_video
 
@@ -9,7 +12,7 @@ from mvcseg.data.clip import PackedClip
 from mvcseg.data.clips import ClipDataset
 from mvcseg.errors import DataError, TrainingError
 from mvcseg.training import TrainConfig
-from mvcseg.training.batches import clip_dataset, iter_steps
+from mvcseg.training.batches import clip_dataset, iter_steps, read_by_thread
 
 
 def read(workers: int) -> list[list[PackedClip]]:
@@ -42,3 +45,40 @@ def test_a_disk_that_refuses_is_told_with_the_frames(workers: int, monkeypatch: 
     fail_with(OSError(24, "Too many open files"), monkeypatch)
     with pytest.raises(DataError, match=r"^video a, frames \d+, \d+: cannot be read \(Too many open files\)$"):
         read(workers)
+
+
+def test_one_item_is_read_ahead_by_another_thread() -> None:
+    has_begun, makers = [threading.Event() for _ in range(3)], set()
+
+    def items() -> Iterator[int]:
+        for number, event in enumerate(has_begun):
+            makers.add(threading.get_ident())
+            event.set()
+            yield number
+
+    read = read_by_thread(items())
+    assert not has_begun[0].is_set()
+    assert next(read) == 0
+    assert has_begun[1].wait(timeout=60)  # made although nobody asked
+    assert not has_begun[2].is_set()
+    assert list(read) == [1, 2]
+    assert threading.get_ident() not in makers
+
+
+def test_what_fails_in_advance_is_raised_where_it_is_asked_for() -> None:
+    def items() -> Iterator[int]:
+        yield 0
+        raise DataError("frame 7: gone")
+
+    read = read_by_thread(items())
+    assert next(read) == 0
+    with pytest.raises(DataError, match="frame 7"):
+        next(read)
+
+
+def test_a_reader_that_is_left_ends() -> None:
+    read = read_by_thread(iter(range(1000)))
+    before = threading.active_count()
+    next(read)
+    read.close()
+    assert threading.active_count() == before
