@@ -1,7 +1,8 @@
 """Where a frame of DVIS++ goes on the CPU: seconds, operations and rate of every stage, and its largest PyTorch calls.
 
-Offline ResNet-50, 480 x 853, float32, weights drawn at random. Stages follow one another frame by frame, as in a
-video; the refiner takes the video at once and counts a frame's share. The profiler runs apart, since it costs time::
+Offline ResNet-50, 480 x 853, weights drawn at random; float32, or bf16 with ``--autocast``. Stages follow one another
+frame by frame, as in a video; the refiner takes the video at once and counts a frame's share. The profiler runs apart,
+since it costs time::
 
     python benchmarks/model_profile.py --out benchmarks/results/model_profile.json --name after
 """
@@ -38,11 +39,13 @@ def main() -> None:
     parser.add_argument("--name", default="now", help="of this profile in the file (default now)")
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--autocast", action="store_true", help="under bf16 autocast")
     parser.add_argument("--out", type=Path, help="JSON file; profiles of other names in it are kept")
     options = parser.parse_args()
     torch.manual_seed(0)
     model = build_dvis(PRESET).requires_grad_(False).eval()
-    stages = profiled(model, torch.stack(list(drifting(options.frames, SIZE))), turns=options.turns)
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.autocast):
+        stages = profiled(model, torch.stack(list(drifting(options.frames, SIZE))), turns=options.turns)
     kept = json.loads(options.out.read_text()) if options.out is not None and options.out.exists() else {}
     kept[options.name] = {"environment": environment(), "preset": PRESET, "size": SIZE, "stages": stages}
     print(json.dumps(stages, indent=1))

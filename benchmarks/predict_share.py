@@ -48,14 +48,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, help="turns (default: by model)")
     parser.add_argument("--out", type=Path, help="JSON file; models that it holds and that are not asked for are kept")
     options = parser.parse_args()
-    report = {"environment": environment(["av", "pillow"]), "size": SIZE, "clip_length": CLIP_LENGTH, "target": TARGET}
+    stamp = environment(["av", "pillow"])
+    report = {"environment": stamp, "size": SIZE, "clip_length": CLIP_LENGTH, "target": TARGET}
     report["startup_seconds"] = startup()
     rows = {}
     if options.out is not None and options.out.exists():
         rows = json.loads(options.out.read_text())["models"]
     for name in options.models:
         frames, turns = RUNS[name]
-        rows[name] = row(model_of(name), frames=options.frames or frames, size=SIZE, turns=options.turns or turns)
+        measured = row(model_of(name), frames=options.frames or frames, size=SIZE, turns=options.turns or turns)
+        rows[name] = measured | {key: stamp[key] for key in ("date", "commit")}
     report["models"] = rows
     report["load_average_after"] = load_average()
     text = json.dumps(report, indent=1)
