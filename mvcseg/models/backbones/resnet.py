@@ -194,7 +194,9 @@ class ResNet(nn.Module):
         """
         check_shapes(images=(images, "n 3 h w"))
         stem = functional.relu(normed_convolution(images, self.conv1, self.bn1), inplace=True)
-        res2 = self.layer1(functional.max_pool2d(stem, 3, stride=2, padding=1))
+        pooled = functional.max_pool2d(stem, 3, stride=2, padding=1)
+        del stem  # the largest map
+        res2 = self.layer1(pooled)
         res3 = self.layer2(res2)
         res4 = self.layer3(res3)
         return res2, res3, res4, self.layer4(res4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mvcseg.models.dvis.config import DVISConfig, find_config
 from mvcseg.models.dvis.model import DVIS
@@ -27,8 +27,14 @@ def build_empty(config: DVISConfig) -> DVIS:
     """``build_dvis`` without drawing weights: what the memory held before, to be overwritten by a checkpoint."""
     parts = outline_parts(config)
     for part in parts.values():
-        part.to(memory_format=torch.channels_last).to_empty(device="cpu")  # a layout changed later takes memory twice
+        part.to(memory_format=torch.channels_last)  # here: a layout changed later takes memory twice
+        part._apply(_allocated)  # type: ignore[no-untyped-call]
     return _assemble(config, parts)
+
+
+def _allocated(outline: Tensor) -> Tensor:
+    """Memory for a tensor of the meta device; ``Module.to_empty`` imports SymPy there, 40 MiB."""
+    return torch.empty_strided(outline.size(), outline.stride(), dtype=outline.dtype, device="cpu")
 
 
 def _assemble(config: DVISConfig, parts: dict[str, nn.Module]) -> DVIS:

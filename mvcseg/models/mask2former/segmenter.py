@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -49,8 +49,8 @@ class Mask2FormerHead(nn.Module):
             layers=decoder_layers,
         )
 
-    def forward(self, features: tuple[Tensor, Tensor, Tensor, Tensor]) -> FrameQueries:
-        """Queries of N frames from backbone maps of strides 4, 8, 16, 32."""
+    def forward(self, features: Iterable[Tensor]) -> FrameQueries:
+        """Queries of N frames from backbone maps of strides 4, 8, 16, 32; of an iterator, as in ``PixelDecoder``."""
         return self.predictor(self.pixel_decoder(features))  # type: ignore[no-any-return]
 
 
@@ -73,4 +73,4 @@ class Mask2Former(nn.Module):
         Args:
             images: normalised, sides padded to multiples of 32, ``(N, 3, Hp, Wp)``.
         """
-        return self.sem_seg_head(self.backbone(images))  # type: ignore[no-any-return]
+        return self.sem_seg_head(iter(self.backbone(images)))  # type: ignore[no-any-return]

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
 from golden_files import Golden, GoldenFolders, describe_state, fill_module, read_entries
+from torch import Tensor
+from torch.nn import functional
 
 from mvcseg.errors import ConfigError, ShapeError
 from mvcseg.models.backbones.resnet import FrozenBatchNorm, ResNet, from_official, to_official
@@ -169,3 +172,18 @@ def test_another_depth_is_refused() -> None:
 def test_a_clip_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"images: expected \(n 3 h w\), got \(1, 2, 3, 32, 32\)"):
         ResNet(50)(torch.zeros(1, 2, 3, 32, 32))
+
+
+@torch.no_grad()
+def test_the_stem_is_gone_before_the_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, weak, alive = functional.max_pool2d, [], []
+
+    def noting(x: Tensor, *args: int, **kwargs: int) -> Tensor:
+        weak.append(weakref.ref(x))
+        return pool(x, *args, **kwargs)
+
+    small = ResNet(18).eval()
+    small.layer1.register_forward_pre_hook(lambda *_: alive.append([ref() is not None for ref in weak]))
+    monkeypatch.setattr(functional, "max_pool2d", noting)
+    small(torch.zeros(1, 3, 32, 32))
+    assert alive == [[False]]

@@ -17,6 +17,7 @@ from mvcseg.errors import CheckpointError, ConfigError
 from mvcseg.models.compact_checkpoint import packaged_checkpoint
 from mvcseg.models.dvis import BACKBONES as NAMED
 from mvcseg.models.dvis import DVIS, PRESETS, DVISConfig, build_dvis, checkpoint, load_official, official_state_dict
+from mvcseg.models.dvis.checkpoint import not_finite
 from mvcseg.models.dvis.config import ResNetSizes, SwinSizes, ViTAdapterSizes
 from mvcseg.models.dvis.identify import identify
 from mvcseg.models.dvis.reading import read_state
@@ -305,6 +306,16 @@ def test_numbers_that_are_not_finite_are_counted_and_the_first_named(
     broken[first][1] = broken[second][-1] = value
     message = refusal(broken, path, SMALL)
     assert f"2 tensors hold NaN or infinite numbers, first {first}" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_number_is_asked_whether_it_is_finite(dtype: torch.dtype) -> None:
+    plain = torch.linspace(-3, 3, 35).to(dtype).view(5, 7).t()
+    state = {"empty": plain[:0], "plain": plain, "least": plain.clone(), "none": plain.clone(), "whole": plain.long()}
+    state["least"][6, 4], state["none"][0, 3] = -torch.inf, torch.nan
+    if dtype is torch.float64:
+        state["large"] = plain * 1e300  # infinite in float32
+    assert not_finite(state) == ["least", "none", "large"][: 3 if dtype is torch.float64 else 2]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -113,3 +116,33 @@ def test_the_smallest_image_has_maps_of_one_pixel() -> None:
 def test_another_number_of_maps_is_refused() -> None:
     with pytest.raises(ShapeError, match="features: expected four maps, strides 4 to 32, got 3"):
         decoder()(maps()[:3])  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_maps_of_an_iterator_are_gone_once_used() -> None:
+    net, weak, alive = decoder(), [], []
+
+    def drawn() -> Iterator[Tensor]:
+        for feature in maps():
+            weak.append(weakref.ref(feature))
+            yield feature
+
+    for part in (net.transformer, net.layer_1):
+        part.register_forward_pre_hook(lambda *_: alive.append(sum(feature() is not None for feature in weak)))
+    got = net(tuple_iterator(drawn()))
+    assert (len(weak), alive) == (4, [0, 0])
+    for ours, expected in zip(tensors_of(got), tensors_of(net(maps())), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def tuple_iterator(features: Iterator[Tensor]) -> Iterator[Tensor]:
+    """What ``iter`` makes of a backbone's tuple."""
+    return iter(tuple(features))
+
+
+@torch.no_grad()
+def test_maps_of_a_tuple_stay_as_they_are() -> None:
+    given = maps()
+    copies = [feature.clone() for feature in given]
+    decoder()(given)
+    assert all(torch.equal(feature, copy) for feature, copy in zip(given, copies, strict=True))
