@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mvcseg.adapters.eomt import blocks_of, embed, grid_of, heads
 from mvcseg.adapters.query_segmenter import FrameLayer, Generators, QuerySegmenter, log_of, per_frame
-from mvcseg.errors import DataError, DTypeError, ShapeError
-from mvcseg.models.dvis.semantic import semantic_labels, semantic_scores
+from mvcseg.errors import DTypeError, ShapeError
+from mvcseg.models.dvis.semantic import label_clip, semantic_labels, semantic_scores
 from mvcseg.segmenter import Video, check_video, read_clip, size_of
 from mvcseg.shapes import check_positive, check_shapes
 
@@ -150,19 +150,15 @@ class VideomtSegmenter(QuerySegmenter):
         if not isinstance(state, VideomtState):
             raise DTypeError(f"state: expected a VideomtState or None, got {type(state).__name__}")
         for item in frames:
-            clip = _clip_of(item)
-            labels = torch.stack([self._labels(frame, state, output_size) for frame in torch.split(clip, 1)])
+            clip, first = _clip_of(item), state.frames
+            labels = label_clip(
+                [self._labels(frame, state, output_size) for frame in torch.split(clip, 1)], first=first
+            )
             yield labels[0] if item.ndim == 3 else labels
 
-    def _labels(self, frame: Tensor, state: VideomtState, output_size: tuple[int, int] | None) -> Tensor:
+    def _labels(self, frame: Tensor, state: VideomtState, output_size: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         size = (frame.shape[-2], frame.shape[-1])
-        masks, table = self._next(frame, state)
-        labels, is_number = semantic_labels(masks, table, size=size, output_size=output_size or size)
-        if not is_number:
-            raise DataError(
-                f"segmenter: expected numbers, got NaN in the scores of frame {state.frames - 1}; check its weights"
-            )
-        return labels
+        return semantic_labels(*self._next(frame, state), size=size, output_size=output_size or size)
 
     def _next(self, frame: Tensor, state: VideomtState) -> tuple[Tensor, Tensor]:
         """Mask logits and class table of the next frame, uint8 ``(1, 3, H, W)``; ``state`` is brought up to date."""

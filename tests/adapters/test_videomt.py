@@ -9,6 +9,7 @@ import mvcseg
 from mvcseg.adapters import VideomtSegmenter, VideomtState, from_transformers
 from mvcseg.causal_prediction import is_causal
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.ops.semantic_decoding import strip_labels
 
 
 @pytest.fixture
@@ -164,4 +165,19 @@ def test_scores_that_are_no_numbers_name_the_frame(segmenter: VideomtSegmenter) 
     labels = segmenter.stream_causal(stored_video(2))
     next(labels)
     with pytest.raises(DataError, match="NaN in the scores of frame 1"):
+        next(labels)
+
+
+def test_no_labels_of_a_clip_with_such_scores_are_given(
+    segmenter: VideomtSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(masks: Tensor, table: Tensor, **sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        decoded.append(len(decoded))
+        return strip_labels(masks, table, **sizes)[0], torch.tensor(decoded[-1] != 3)
+
+    decoded: list[int] = []
+    monkeypatch.setattr("mvcseg.adapters.videomt.semantic_labels", decode)
+    labels = segmenter.stream_labels(stored_video(5), clip_length=2)
+    assert len(next(labels)) == 2
+    with pytest.raises(DataError, match="NaN in the scores of frame 3"):
         next(labels)

@@ -11,15 +11,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.models.dvis.causal import CausalState, next_masks
 from mvcseg.models.dvis.frame_masks import FrameMasks, Tracker, frame_masks
 from mvcseg.models.dvis.refiner import TemporalRefiner
-from mvcseg.models.dvis.semantic import in_dataset_order, semantic_labels, semantic_scores
+from mvcseg.models.dvis.semantic import in_dataset_order, label_clip, semantic_labels, semantic_scores
 from mvcseg.models.mask2former import FrameQueries, Mask2FormerHead
 from mvcseg.ops.resize import pad_to_multiple
 from mvcseg.segmenter import Video, check_video, read_clip, size_of
@@ -31,6 +32,8 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 """Standard deviation likewise."""
 SIZE_MULTIPLE = 32
 """Padded sides are multiples of this."""
+
+_Frame = TypeVar("_Frame")
 
 
 class DVIS(nn.Module):
@@ -149,9 +152,10 @@ class DVIS(nn.Module):
         """
         size = self._check_stream(video, clip_length)
         output = size if output_size is None else _checked(output_size)
-        labels = self._labels(self._frames_of(video, clip_length), size, output)
-        for clip in _clips(labels, clip_length):
-            yield torch.stack(clip)
+        masks = self._frame_masks(self._frames_of(video, clip_length))
+        labels = (self._label_map(frame, size, output) for frame in masks)
+        for index, clip in enumerate(_clips(labels, clip_length)):
+            yield label_clip(clip, first=index * clip_length)
 
     @torch.no_grad()
     def stream_causal(
@@ -193,16 +197,18 @@ class DVIS(nn.Module):
         output = None if output_size is None else _checked(output_size)
         for item in frames:
             clip = _clip_of(item)
-            size = (clip.shape[-2], clip.shape[-1])
-            labels = []
-            for frame in torch.split(clip, 1):
-                masks = next_masks(self.segment(self._scaled(frame)), state, tracker=self.tracker)
-                labels.append(self._label_map(masks, size, output or size, state.frames - 1))
-            yield labels[0] if item.ndim == 3 else torch.stack(labels)
+            size, first = (clip.shape[-2], clip.shape[-1]), state.frames
+            masks = (
+                next_masks(self.segment(self._scaled(frame)), state, tracker=self.tracker)
+                for frame in torch.split(clip, 1)
+            )
+            labels = label_clip([self._label_map(frame, size, output or size) for frame in masks], first=first)
+            yield labels[0] if item.ndim == 3 else labels
 
     def segment(self, frames: Tensor) -> FrameQueries:
         """The segmenter's queries of N frames ``(N, 3, H, W)`` in ``[0, 1]``, normalised and padded here."""
-        return self.sem_seg_head(self.backbone(self.normalise(frames)))  # type: ignore[no-any-return]
+        features = iter(self.backbone(self.normalise(frames)))  # an iterator: maps are let go of once they are used
+        return self.sem_seg_head(features)  # type: ignore[no-any-return]
 
     @staticmethod
     def normalise(frames: Tensor) -> Tensor:
@@ -222,17 +228,10 @@ class DVIS(nn.Module):
         for masks in self._frame_masks(frames):
             yield semantic_scores(*self._for_semantics(masks), size=size, output_size=output_size)
 
-    def _labels(
-        self, frames: Iterable[Tensor], size: tuple[int, int], output_size: tuple[int, int]
-    ) -> Iterator[Tensor]:
-        for index, masks in enumerate(self._frame_masks(frames)):
-            yield self._label_map(masks, size, output_size, index)
-
-    def _label_map(self, masks: FrameMasks, size: tuple[int, int], output_size: tuple[int, int], index: int) -> Tensor:
-        labels, is_number = semantic_labels(*self._for_semantics(masks), size=size, output_size=output_size)
-        if not is_number:
-            raise DataError(f"segmenter: expected numbers, got NaN in the scores of frame {index}; check its weights")
-        return labels
+    def _label_map(
+        self, masks: FrameMasks, size: tuple[int, int], output_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        return semantic_labels(*self._for_semantics(masks), size=size, output_size=output_size)
 
     def _frame_masks(self, frames: Iterable[Tensor]) -> Iterator[FrameMasks]:
         queries = (self.segment(frame) for frame in frames)
@@ -286,8 +285,8 @@ def _log(scores: Tensor) -> Tensor:
     return scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
 
 
-def _clips(frames: Iterator[Tensor], clip_length: int) -> Iterator[list[Tensor]]:
-    clip: list[Tensor] = []
+def _clips(frames: Iterator[_Frame], clip_length: int) -> Iterator[list[_Frame]]:
+    clip: list[_Frame] = []
     for frame in frames:
         clip.append(frame)
         if len(clip) == clip_length:

@@ -8,9 +8,13 @@ of a few rows with the queries innermost, so that no full-size mask of every que
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from mvcseg.errors import DataError
+from mvcseg.ops.linear import linear
 from mvcseg.ops.semantic_decoding import STRIDE as STRIDE
 from mvcseg.ops.semantic_decoding import full_precision as full_precision
 from mvcseg.ops.semantic_decoding import score_strips, strip_labels
@@ -55,11 +59,8 @@ def mask_logits(kernels: Tensor, features: Tensor, bias: Tensor | None = None) -
         features: mask features ``(C, h, w)``, best as a channels-last view.
         bias: added to each query's mask, ``(Q,)``.
     """
-    channels, height, width = features.shape
-    pixels = features.permute(1, 2, 0).reshape(height * width, channels)
-    kernels = kernels.to(pixels.dtype)
-    logits = pixels @ kernels.t() if bias is None else torch.addmm(bias.to(pixels.dtype), pixels, kernels.t())
-    return logits.view(height, width, -1)
+    pixels = features.permute(1, 2, 0)
+    return linear(pixels, kernels.to(pixels.dtype), None if bias is None else bias.to(pixels.dtype))
 
 
 def semantic_scores(masks: Tensor, table: Tensor, *, size: tuple[int, int], output_size: tuple[int, int]) -> Tensor:
@@ -97,3 +98,22 @@ def semantic_labels(
         return tile_labels(masks, table, size=size, output_size=output_size)
     decode = kernel_labels if can_decode(masks, output_size=output_size) else strip_labels
     return decode(masks, table, size=size, output_size=output_size)
+
+
+def label_clip(frames: Sequence[tuple[Tensor, Tensor]], *, first: int) -> Tensor:
+    """Label maps ``(t, height, width)`` of consecutive frames, each as ``semantic_labels`` gives it.
+
+    Whether scores are numbers is asked once for all frames: an accelerator is waited for once a clip.
+
+    Args:
+        frames: of one clip, at least one.
+        first: number of the first of them in the video.
+
+    Raises:
+        DataError: scores of a frame are no numbers; the message names the first such frame.
+    """
+    labels, are_numbers = (torch.stack(parts) for parts in zip(*frames, strict=True))
+    if not are_numbers.all():
+        index = first + int((~are_numbers).to(torch.uint8).argmax())
+        raise DataError(f"segmenter: expected numbers, got NaN in the scores of frame {index}; check its weights")
+    return labels

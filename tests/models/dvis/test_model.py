@@ -4,16 +4,20 @@ import gc
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_dvis import CLASSES, KINDS, as_input, tiny_dvis, video
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.models.dvis import DVIS
 from mvcseg.models.dvis.model import PIXEL_MEAN, PIXEL_STD
+from mvcseg.ops.semantic_decoding import strip_labels
 
 TESTS = Path(__file__).parents[2]
 TRACKED = [kind for kind in KINDS if kind != "segmenter"]
@@ -126,6 +130,45 @@ def test_scores_that_are_no_numbers_are_reported_with_their_frame(kind: str) -> 
         model.sem_seg_head.pixel_decoder.mask_features.bias[0] = torch.nan
     with pytest.raises(DataError, match="NaN in the scores of frame 0; check its weights"):
         list(model.stream_labels(video(2), clip_length=1))
+
+
+@pytest.mark.parametrize("clip_length", [1, 2, 3])
+def test_no_labels_of_a_clip_with_such_scores_are_given(clip_length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(masks: Tensor, table: Tensor, **sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        labels, _ = strip_labels(masks, table, **sizes)
+        decoded.append(len(decoded))
+        return labels, torch.tensor(decoded[-1] not in (3, 4))
+
+    decoded: list[int] = []
+    monkeypatch.setattr("mvcseg.models.dvis.model.semantic_labels", decode)
+    labels = tiny_dvis("segmenter").stream_labels(video(6), clip_length=clip_length)
+    for _ in range(3 // clip_length):
+        assert len(next(labels)) == clip_length
+    with pytest.raises(DataError, match="NaN in the scores of frame 3"):
+        next(labels)
+
+
+@pytest.mark.parametrize(("clip_length", "clips"), [(1, 6), (2, 3), (4, 2)])
+def test_whether_scores_are_numbers_is_asked_once_a_clip(
+    clip_length: int, clips: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvcseg.models.dvis.model.semantic_labels", strip_labels)  # an accelerator's way
+    asked = Asked()
+    with asked:
+        list(tiny_dvis("segmenter").stream_labels(video(6), clip_length=clip_length))
+    assert asked.times == clips
+
+
+class Asked(TorchFunctionMode):
+    """How often Python asked a tensor for its value, which waits for an accelerator."""
+
+    times = 0
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.times += func in (Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.item)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("kind", TRACKED)
