@@ -109,7 +109,8 @@ def _problem(device: torch.device) -> str | None:
     except torch.cuda.OutOfMemoryError:
         raise  # says nothing about Triton
     except ImportError as error:
-        if error.name is not None and error.name.partition(".")[0] == "triton":
+        is_missing = isinstance(error, ModuleNotFoundError)  # else a library that it wants is
+        if is_missing and error.name is not None and error.name.partition(".")[0] == "triton":
             return f"Triton is not installed ({error}); where it exists, `pip install triton` brings it"
         return f"Triton does not import: {error}"
     except Exception as error:  # whatever a compiler, a driver or a disk raises is told in the warning

@@ -88,6 +88,7 @@ def test_a_missing_package_is_told_once_for_all_gpus(monkeypatch: pytest.MonkeyP
         (subprocess.CalledProcessError(1, ["gcc", "main.c"]), "CalledProcessError: .*python3-dev"),
         (PermissionError(13, "Permission denied", "cache"), "PermissionError: .*TRITON_CACHE_DIR"),
         (ImportError("libtriton.so: undefined symbol", name="libtriton"), "does not import: libtriton.so"),
+        (ImportError("libz.so: cannot open", name="triton._C.libtriton"), "does not import: libz.so"),
     ],
 )
 def test_a_failed_kernel_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch, error: Exception, words: str) -> None:
