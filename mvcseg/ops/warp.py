@@ -113,8 +113,12 @@ def _warp_at_once(maps: Tensor, flow: Tensor) -> Tensor:
     inside = _is_inside(x, y)
     column, row = (torch.where(inside, place, 0.0).round_().long() for place in (x, y))
     index = (row * maps.shape[-1] + column).flatten(1)[:, None].expand(-1, maps.shape[1], -1)
-    moved = maps.flatten(2).gather(2, index).view(maps.shape)
-    return moved.masked_fill(~inside[:, None], _OUTSIDE_LABEL)
+    # as bits of signed integers: PyTorch can do little with wide unsigned ones
+    moved = maps.view(_SIGNED.get(maps.dtype, maps.dtype)).flatten(2).gather(2, index).view(maps.shape)
+    return moved.masked_fill_(~inside[:, None], _OUTSIDE_LABEL).view(maps.dtype)
+
+
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 def _warp_by_item(maps: Tensor, flow: Tensor) -> Tensor:

@@ -167,3 +167,13 @@ def test_errors_name_the_argument() -> None:
         inside_mask(flow.long())
     with pytest.raises(DTypeError, match="image: expected a floating-point"):
         warp(torch.zeros(2, 3, 5, 7, dtype=torch.uint8), flow)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32, torch.int64, torch.uint64])
+def test_the_accelerators_form_warps_every_integer_dtype_alike(dtype: torch.dtype, generator: torch.Generator) -> None:
+    labels = torch.randint(0, 256, (2, 3, 6, 9), generator=generator).to(dtype)
+    flow = 4 * torch.randn(2, 2, 6, 9, generator=generator)
+    moved = _warp_at_once(labels, flow)
+    assert moved.dtype == dtype
+    assert moved.tolist() == warp_labels(labels, flow).tolist()
+    assert (moved.long() == 255).any()
