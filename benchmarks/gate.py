@@ -14,8 +14,8 @@ of one process tell of noise is not used: ratios differ from process to process 
   compared (Bonferroni): however many rows there are, about one run in twenty at most names any of them wrongly, as far
   as processes of two runs differ no more than those of one. Of few rows the 4 are at most what the other rows hold.
 - A row is lost when its whole interval lies below 1 less a margin: 0.05 between runs on one machine (same processor,
-  threads, device and PyTorch), for what moves all processes of a run together, and 0.35 otherwise, for a ratio is a
-  property of the processor too (caches, vector width, its maker's kernels).
+  threads, device, settings of the allocator and PyTorch), for what moves all processes of a run together, and 0.35
+  otherwise, for a ratio is a property of the processor too (caches, vector width, its maker's kernels).
 
 What it can see follows from the noise: the loss found in half of the runs is ``1 - 0.95 exp(-h)``, where ``h``, half
 the interval, is 3.5 times ``s`` for 36 rows of three processes each and 2.4 times of five. Ratios that spread by 2%
@@ -51,7 +51,7 @@ FALSE_ALARMS = 0.05
 USUAL = 4
 """Degrees of freedom that the usual noise counts beside a row's own."""
 SAME_MACHINE, OTHER_MACHINE = 0.05, 0.35
-MACHINE = ("cpu", "cpu_capability", "torch_threads", "opencv_threads", "gpu", "device")
+MACHINE = ("cpu", "cpu_capability", "torch_threads", "opencv_threads", "gpu", "device", "allocator")
 
 Measured = Mapping[str, Any]
 Report = Mapping[str, Any]
@@ -161,8 +161,8 @@ def changes_of(pairs: Sequence[tuple[Logs, Logs]]) -> list[tuple[float, float, f
 
 
 def is_same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """As far as ratios go: processor, threads, device and PyTorch."""
-    return all(one.get(entry) == other.get(entry) for entry in MACHINE) and (
+    """As far as ratios go: processor, threads, device, settings of the allocator and PyTorch."""
+    return all((one.get(entry) or None) == (other.get(entry) or None) for entry in MACHINE) and (
         one["versions"].get("torch") == other["versions"].get("torch")
     )
 

@@ -51,6 +51,9 @@ GROUPS = {
 
 PACKAGES = ("kornia", "torchmetrics", "ttach", "transformers")
 
+ALLOCATOR = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+"""Settings that decide how memory is given back to the system, and with it much of the spread between processes."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parsed(arguments)
@@ -132,6 +135,7 @@ def run_here(groups: Sequence[str], *, turns: int, device: str) -> dict[str, Any
             rows.append(result)
         gc.collect()
     stamp |= {"load_average_after": load_average(), "device": device, "turns": turns, "processes": 1}
+    stamp["allocator"] = {name: os.environ[name] for name in ALLOCATOR if name in os.environ}
     return {"runs": [stamp | {"groups": list(groups), "skipped": skipped}], "rows": rows}
 
 

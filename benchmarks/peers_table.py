@@ -50,12 +50,13 @@ def about(stamp: Measured) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items() if version)
     loads = " and ".join(f"{(stamp[f'load_average_{when}'] or ['unknown'])[0]}" for when in ("before", "after"))
     gpu = f", {stamp['gpu']}" if "gpu" in stamp else ""
+    settings = "".join(f", {name}={value}" for name, value in stamp.get("allocator", {}).items())
     count = "one process" if stamp["processes"] == 1 else f"{stamp['processes']} processes"
     return (
         f"{', '.join(stamp['groups'])}: {stamp['date']}, {count}, commit {stamp['commit']}, {stamp['cpu']}"
         f" ({stamp['cpu_capability']}){gpu}, {stamp['cores']} cores, {stamp['torch_threads']} threads of PyTorch and"
         f" {stamp['opencv_threads']} of OpenCV on both sides, load average {loads} before and after, Python"
-        f" {stamp['python']}, {versions}.\n"
+        f" {stamp['python']}, {versions}{settings}.\n"
     )
 
 

@@ -80,6 +80,14 @@ def test_another_machine_is_given_a_wider_margin(gate: ModuleType) -> None:
     assert word(gate, STEADY, times(2, STEADY), cpu="two") == "LOSS"
 
 
+def test_another_allocator_is_another_machine(gate: ModuleType) -> None:
+    stored, new = report({"vote/a": STEADY} | OTHERS), report({"vote/a": times(1.25, STEADY)} | OTHERS)
+    new["runs"][0]["allocator"] = {}
+    assert gate.verdicts(stored, new)[0].word == "LOSS"
+    new["runs"][0]["allocator"] = {"MALLOC_TRIM_THRESHOLD_": "1"}
+    assert gate.verdicts(stored, new)[0].word == "kept"
+
+
 def test_a_gain_and_a_new_row_pass_by_name(gate: ModuleType) -> None:
     new = report({"vote/a": times(0.5, STEADY), "vote/b": STEADY} | OTHERS)
     found = gate.verdicts(report({"vote/a": STEADY} | OTHERS), new)

@@ -123,8 +123,12 @@ def test_a_row_of_another_device_is_left_out_by_name(
     peers: ModuleType, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "rows_of", lambda group, device: iter([a_row(script, devices=("cuda",))]))
+    for name in peers.ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
     report = peers.run(["vote"], turns=1)
     assert report["rows"] == []
+    assert report["runs"][0]["allocator"] == {"MALLOC_TRIM_THRESHOLD_": "7"}
     assert report["runs"][0]["skipped"] == ["group/row"]
 
 
@@ -154,7 +158,7 @@ def a_report(script: Script) -> dict[str, Any]:
         row = {"key": key, "group": "group", "run": 0, "work": key, "peer": "another", "target": target}
         rows.append(row | figures | {"measure": "", "difference": 0.0, "tolerance": 0, "equal": True})
     stamp = script("environment").environment() | {"groups": ["group"], "load_average_after": [0.5, 0, 0]}
-    stamp["processes"] = 3
+    stamp |= {"processes": 3, "allocator": {"MALLOC_TRIM_THRESHOLD_": "1"}}
     return {"runs": [stamp], "rows": rows}
 
 
@@ -166,6 +170,7 @@ def test_table_keeps_slower_rows_and_names_them(script: Script) -> None:
     )
     assert "0.38 (slower)" in lines[3]
     assert "3 processes" in lines[5]
+    assert lines[5].endswith(", MALLOC_TRIM_THRESHOLD_=1.")
     assert "load average" in lines[5]
 
 
