@@ -60,8 +60,13 @@ def about(stamp: Measured) -> str:
     )
 
 
-def page_with(page: str, reports: Sequence[Report], *, name: str = "peers") -> str:
-    """The page with what stands between ``<!-- peers:begin -->`` and ``<!-- peers:end -->`` made anew.
+def page_with(page: str, reports: Sequence[Report]) -> str:
+    """The page with the table made anew."""
+    return between(page, "peers", table(reports))
+
+
+def between(page: str, name: str, text: str) -> str:
+    """The page with a text between ``<!-- name:begin -->`` and ``<!-- name:end -->``.
 
     Raises:
         ValueError: the page does not hold the markers exactly once.
@@ -69,12 +74,8 @@ def page_with(page: str, reports: Sequence[Report], *, name: str = "peers") -> s
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise ValueError(f"page: expected {begin} and then {end}, once each")
-    return re.sub(
-        f"{re.escape(begin)}.*{re.escape(end)}",
-        lambda _: f"{begin}\n{table(reports)}\n{end}",
-        page,
-        flags=re.DOTALL,
-    )
+    pattern = f"{re.escape(begin)}.*{re.escape(end)}"
+    return re.sub(pattern, lambda _: f"{begin}\n{text.rstrip()}\n{end}", page, flags=re.DOTALL)
 
 
 def milliseconds(value: float) -> str:
