@@ -47,13 +47,14 @@ def draw(report: Mapping[str, Any], file: Path) -> None:
                 lower.plot(across, [one["peak_mib"] for one in points], **line)
             for panel in (upper, lower):
                 panel.set_xscale("log")
-                panel.set_yscale("log")
                 panel.grid(True, which="major", linewidth=0.4, alpha=0.5)
             lower.set_xlabel(name)
             ticks = sorted({amount(one, axis) for (_, over), points in found.items() if over == axis for one in points})
             for panel in (upper, lower):
                 panel.set_xticks(ticks, [f"{tick:.2g}" if axis == "size" else f"{tick:.0f}" for tick in ticks])
                 panel.minorticks_off()
+        axes[0, 0].set_yscale("log")
+        axes[1, 0].set_ylim(bottom=0)
         axes[0, 0].set_ylabel("ms a frame")
         axes[1, 0].set_ylabel("peak memory of the process, MiB")
         handles = {

@@ -130,10 +130,10 @@ def compact_predict(amounts: Amounts) -> Callable[[], object]:
 
 
 def vote_of_views(amounts: Amounts) -> Callable[[], object]:
-    """Eq. 8 over so many views with a network that costs next to nothing."""
+    """Eq. 8 over so many views, of sizes about the frame's, with a network that costs next to nothing."""
     torch.manual_seed(0)
     net = PerFrame(nn.Conv2d(3, amounts.classes, 8, stride=8), num_classes=amounts.classes, logits_of=lambda out: out)
-    scales = [1.0 + 0.02 * step for step in range((amounts.views + 1) // 2)]
+    scales = [1 + (0.02 if step % 2 else -0.02) * (step // 2 + 1) for step in range((amounts.views + 1) // 2)]
     views = multiscale_flip(scales)[: amounts.views]
     still = picture(amounts)
     drain(iter_vote_labels(net, still[0:2], views=views[:1], clip_length=1))
@@ -141,9 +141,9 @@ def vote_of_views(amounts: Amounts) -> Callable[[], object]:
 
 
 def vote_of_maps(amounts: Amounts) -> Callable[[], object]:
-    """The vote alone, in clips of one frame."""
+    """The vote alone, in clips of one frame; four maps in turn, lest more views also disagree more."""
     labels = regions(amounts, flicker=40)
-    maps = torch.stack([labels.frame(view) for view in range(amounts.views)])
+    maps = torch.stack([labels.frame(view % 4) for view in range(amounts.views)])
     majority(maps, num_classes=amounts.classes)
     return lambda: [majority(maps, num_classes=amounts.classes) for _ in range(amounts.frames)]
 

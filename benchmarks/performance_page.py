@@ -86,7 +86,7 @@ def summary() -> str:
     for name, row in training["stages"].items():
         most = training["asked"]["seconds_ratio"]
         ratio = row["seconds_ratio"]
-        rows.append([f"training step with MVC, {name}", f"at most {most} x plain", f"{ratio:.2f} x", word(most, ratio)])
+        rows.append([f"training step with MVC, {name}", f"at most {most} x plain", f"{ratio:.3f} x", word(most, ratio)])
     return markdown("work | asked | measured | ", rows)
 
 
