@@ -217,12 +217,21 @@ class MeanTTA(nn.Module):
         """
         sizes = check_shapes(frames=(frames, "b t 3 h w"))
         check_float(frames=frames)
-        total: Tensor | None = None
-        for view in self.views:
-            mine = view.invert(probabilities_of(self.segmenter(view.apply(frames))), size=(sizes["h"], sizes["w"]))
-            total = mine if total is None else total + mine
-        mean = total / len(self.views) if total is not None else frames.new_zeros(0)
-        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+        def scores(view: View) -> Tensor:
+            return view.invert(probabilities_of(self.segmenter(view.apply(frames))), size=(sizes["h"], sizes["w"]))
+
+        total = scores(self.views[0])
+        for view in self.views[1:]:
+            total = _sum_of(total, scores(view))
+        if total.requires_grad:
+            return (total / len(self.views)).clamp_min(torch.finfo(total.dtype).tiny).log()
+        return total.div_(len(self.views)).clamp_min_(torch.finfo(total.dtype).tiny).log_()
+
+
+def _sum_of(total: Tensor, other: Tensor) -> Tensor:
+    """In place where no gradient needs the first: such scores are hundreds of megabytes."""
+    return total + other if total.requires_grad or other.requires_grad else total.add_(other)
 
 
 def iter_view_labels(segmenter: Segmenter, video: Video, *, view: View, clip_length: int) -> Iterator[Tensor]:

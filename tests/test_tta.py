@@ -306,3 +306,18 @@ def test_a_segmenters_own_labels_vote_as_its_logits_do() -> None:
     views = multiscale_flip((1.0, 1.2))
     expected = vote_labels(net, video, views=views, clip_length=2)
     assert torch.equal(vote_labels(Labelling(net), video, views=views, clip_length=2), expected)
+
+
+def test_mean_is_the_same_with_and_without_gradients(generator: torch.Generator) -> None:
+    net = PerFrame(nn.Conv2d(3, 4, 1), num_classes=4, logits_of=lambda out: out)
+    mean = MeanTTA(net, multiscale_flip((1.0, 1.25)))
+    frames = torch.rand(1, 2, 3, 24, 40, generator=generator)
+    with_gradients = mean(frames)
+    weights = torch.randn(with_gradients.shape, generator=generator)
+    (with_gradients * weights).sum().backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in net.parameters())
+    kept = frames.clone()
+    with torch.no_grad():
+        without = mean(frames)
+    assert torch.equal(without, with_gradients.detach())
+    assert torch.equal(frames, kept)
