@@ -310,7 +310,7 @@ def test_a_segmenters_own_labels_vote_as_its_logits_do() -> None:
 
 def test_mean_is_the_same_with_and_without_gradients(generator: torch.Generator) -> None:
     net = PerFrame(nn.Conv2d(3, 4, 1), num_classes=4, logits_of=lambda out: out)
-    mean = MeanTTA(net, multiscale_flip((1.0, 1.25)))
+    mean = MeanTTA(net, [View(), View(scale=1.25), View(flip=True)])
     frames = torch.rand(1, 2, 3, 24, 40, generator=generator)
     with_gradients = mean(frames)
     weights = torch.randn(with_gradients.shape, generator=generator)
