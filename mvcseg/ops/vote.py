@@ -16,7 +16,7 @@ from mvcseg.errors import DTypeError, ShapeError
 from mvcseg.ops.places import places
 from mvcseg.shapes import check_integer, check_num_classes
 
-_BLOCK = 1 << 22
+_BLOCK = 1 << 24
 """Labels, over all maps, looked at at once on the CPU: what is held beside the maps is as much."""
 _CHUNK = 1 << 16
 """Pixels counted at once on the CPU: eight byte maps of a chunk and their counts stay in the cache."""
