@@ -139,9 +139,9 @@ class Watched:
 class WatchedLabels(Watched):
     """One that gives class ids of clips itself."""
 
-    def clip_labels(self, frames: Tensor, /) -> Tensor:
+    def clip_labels(self, frames: Tensor, /, **options: Any) -> Tensor:
         """Timed."""
-        labels: Tensor = self._timed(lambda: self._model.clip_labels(frames))  # type: ignore[attr-defined]
+        labels: Tensor = self._timed(lambda: self._model.clip_labels(frames, **options))  # type: ignore[attr-defined]
         return labels
 
 

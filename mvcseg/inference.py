@@ -9,8 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from mvcseg.errors import DataError, ShapeError
-from mvcseg.ops.resize import resize_scores
-from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, device_of, read_clip, size_of
+from mvcseg.ops.score_windows import best_classes, planes
+from mvcseg.segmenter import (
+    Segmenter,
+    Video,
+    check_numbers,
+    check_segmenter,
+    check_video,
+    device_of,
+    own_labels,
+    read_clip,
+    size_of,
+)
 from mvcseg.shapes import check_positive, check_shapes
 
 
@@ -56,8 +66,9 @@ def iter_labels(
 ) -> Iterator[Tensor]:
     """Class ids of a video as consecutive clips, in bounded memory.
 
-    A segmenter's own ``stream_labels`` is used where it has one, else its ``clip_labels`` for labels of the frames'
-    size, else its logits.
+    A segmenter's own ``stream_labels`` is used where it has one; where it has neither that nor ``stream``, its
+    ``clip_labels``; else its logits. A subclass that changes how logits come about, but not these, has its logits
+    used.
 
     Args:
         segmenter: gives logits of clips; at most 255 classes.
@@ -87,53 +98,62 @@ def iter_labels(
 
 
 def _label_clips(segmenter: Segmenter, video: Video, *, clip_length: int, size: tuple[int, int]) -> Iterator[Tensor]:
-    stream_labels = getattr(segmenter, "stream_labels", None)
+    stream_labels = own_labels(segmenter, "stream_labels")
     if stream_labels is not None:
         yield from _without_graph(segmenter, stream_labels(video, clip_length=clip_length, output_size=size))
         return
-    clip_labels = getattr(segmenter, "clip_labels", None)
-    if clip_labels is not None and size == size_of(video):
-        yield from _own_labels(segmenter, clip_labels, video, clip_length=clip_length)
+    clip_labels = own_labels(segmenter, "clip_labels")
+    if clip_labels is not None and not hasattr(segmenter, "stream"):
+        yield from _labels_of_clips(segmenter, clip_labels, video, clip_length=clip_length, size=size)
         return
     start = 0
     for logits in iter_logits(segmenter, video, clip_length=clip_length):
-        if logits.shape[-2:] == size:  # the largest logit is the largest probability
-            yield classes_of(logits, first_frame=start)
-        else:
-            for frame in range(logits.shape[1]):  # one frame of full-size probabilities at a time
-                mine = probabilities_of(logits[:, frame : frame + 1])
-                yield classes_of(resize_scores(mine, size=size), first_frame=start + frame)
-        start += logits.shape[1]
+        stop = start + logits.shape[1]
+        with _named(start, stop):
+            labels = _classes_of(logits, size)
+        yield labels
+        start = stop
 
 
-def _own_labels(
-    segmenter: Segmenter, clip_labels: Callable[[Tensor], Tensor], video: Video, *, clip_length: int
+def _labels_of_clips(
+    segmenter: Segmenter, clip_labels: Callable[..., Tensor], video: Video, *, clip_length: int, size: tuple[int, int]
 ) -> Iterator[Tensor]:
     total = len(video)
     for start in range(0, total, clip_length):
         stop = min(start + clip_length, total)
         frames = _read_frames(segmenter, video, start, stop)
-        try:
-            with evaluating(segmenter), torch.no_grad():
-                labels = clip_labels(frames)
-        except DataError as error:
-            raise DataError(f"frames {start} to {stop - 1}: {error}") from error
-        check_shapes(frames=(frames, "1 t 3 h w"), labels=(labels, "1 t h w"))
+        with _named(start, stop), evaluating(segmenter), torch.no_grad():
+            labels = clip_labels(frames, output_size=size)
+        check_shapes(frames=(frames, "1 t 3 h w"), labels=(labels, f"1 t {size[0]} {size[1]}"))
         yield labels[0]
+
+
+def _classes_of(logits: Tensor, output_size: tuple[int, int]) -> Tensor:
+    """The most likely class of every pixel, uint8 ``(t, height, width)``, of logits ``(1, t, K, H, W)``."""
+    labels, is_number = best_classes(
+        [planes(one) for one in logits.squeeze(0)],
+        size=(logits.shape[-2], logits.shape[-1]),
+        output_size=output_size,
+        num_classes=logits.shape[2],
+        like=logits,
+    )
+    check_numbers(is_number)
+    return labels
+
+
+@contextmanager
+def _named(start: int, stop: int) -> Iterator[None]:
+    """Errors about the data say of which frames."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"frames {start} to {stop - 1}: {error}") from error
 
 
 def _read_frames(segmenter: Segmenter, video: Video, start: int, stop: int) -> Tensor:
     """Frames ``(1, t, 3, H, W)`` in ``[0, 1]`` on the segmenter's device."""
     clip = read_clip(video, start, stop)
     return clip.to(device_of(segmenter, clip.device), non_blocking=True).unsqueeze(0).float() / 255
-
-
-def probabilities_of(logits: Tensor) -> Tensor:
-    """Soft-max of logits ``(B, T, K, H, W)`` over K, in float32 at least.
-
-    Resizing takes these, never logits: those of a log-score model would blend as products.
-    """
-    return logits.softmax(dim=2, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 def predict_labels(segmenter: Segmenter, video: Video, *, clip_length: int) -> Tensor:
@@ -180,24 +200,6 @@ def gather_clips(clips: Iterator[Tensor], *, length: int, dtype: torch.dtype = t
     if labels is None or start != length:
         raise ShapeError(f"segmenter: expected labels for {length} frames, got {start}")
     return labels
-
-
-def classes_of(logits: Tensor, *, first_frame: int = 0) -> Tensor:
-    """The most likely class of every pixel, uint8 ``(t, H, W)``, of logits ``(1, t, K, H, W)``.
-
-    Of equal scores the lowest class id wins.
-
-    Raises:
-        DataError: the scores of a pixel hold NaN.
-    """
-    best, labels = logits.squeeze(0).max(dim=1)
-    if bool(best.isnan().any()):
-        last = first_frame + len(best) - 1
-        raise DataError(
-            f"segmenter: expected numbers, got NaN in the logits of frames {first_frame} to {last}; "
-            "check its weights and its input"
-        )
-    return labels.to(torch.uint8)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from mvcseg.errors import ConfigError, DataError
 from mvcseg.losses import Objective, PixelObjective
 from mvcseg.losses.objective import lean, with_generators
 from mvcseg.masking import apply_mask
-from mvcseg.segmenter import IMAGENET_MEAN, Segmenter
+from mvcseg.segmenter import IMAGENET_MEAN, Segmenter, own_labels
 from mvcseg.shapes import check_float, check_integer, check_shapes
 
 
@@ -95,6 +95,22 @@ class MVCWrapper(nn.Module):
         """The wrapped segmenter's ``stream(video, clip_length=...)``; absent where it has none."""
         inner: Any = self.segmenter
         return cast("Callable[..., Iterator[Tensor]]", inner.stream)
+
+    @property
+    def stream_labels(self) -> Callable[..., Iterator[Tensor]]:
+        """The wrapped segmenter's ``stream_labels(video, clip_length=..., output_size=...)``; absent likewise."""
+        return self._own_labels("stream_labels")
+
+    @property
+    def clip_labels(self) -> Callable[..., Tensor]:
+        """The wrapped segmenter's ``clip_labels(frames, output_size=...)``; absent likewise."""
+        return self._own_labels("clip_labels")
+
+    def _own_labels(self, name: str) -> Callable[..., Any]:
+        method = own_labels(self.segmenter, name)
+        if method is None:
+            raise AttributeError(f"{type(self.segmenter).__name__} has no {name} of its own")
+        return method
 
     def forward(self, frames: Tensor, /) -> Tensor:
         """Logits ``(B, T, K, H, W)`` of the frames as they are, nothing hidden."""

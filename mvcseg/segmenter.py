@@ -15,7 +15,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvcseg.errors import ConfigError, DTypeError, ShapeError
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
+from mvcseg.ops.score_windows import best_classes, planes, resizing
 from mvcseg.shapes import check_float, check_integer, check_num_classes, check_positive, check_shapes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,8 +34,9 @@ class Segmenter(Protocol):
     whose softmax over K is the class distribution. Any T >= 1 and any H, W >= 32; nothing is remembered
     between calls; batch items are independent in eval mode.
 
-    One that can give class ids without full-size logits may have ``clip_labels(frames)`` too: ``(B, T, H, W)`` uint8,
-    their arg-max. Everything that wants labels of the frames' size then uses it.
+    One that can give class ids without full-size logits may have ``clip_labels(frames, *, output_size)`` too:
+    ``(B, T, height, width)`` uint8, the arg-max of the logits, or where ``output_size`` is not the frames' size, of
+    probabilities resized to it. Everything that wants labels then uses it.
     """
 
     @property
@@ -58,6 +60,21 @@ class Video(Protocol):
     def __getitem__(self, index: slice, /) -> Tensor:
         """The frames of a slice, uint8 ``(t, 3, H, W)`` RGB."""
         ...
+
+
+def own_labels(segmenter: object, name: str) -> Callable[..., Any] | None:
+    """A segmenter's ``stream_labels`` or ``clip_labels``; None where it has none.
+
+    Nor is it used where a subclass has since changed how logits come about: it would pass the change over.
+    """
+    method: Callable[..., Any] | None = getattr(segmenter, name, None)
+    if name in getattr(segmenter, "__dict__", ()):
+        return method
+    for index, parent in enumerate(type(segmenter).__mro__):
+        if name in vars(parent):
+            changed = {other for newer in type(segmenter).__mro__[:index] for other in vars(newer)}
+            return None if changed & {"forward", "__call__", "stream"} else method
+    return method
 
 
 def check_segmenter(segmenter: Segmenter) -> int:
@@ -140,6 +157,16 @@ def size_of(video: Video) -> tuple[int, int]:
     return height, width
 
 
+def check_numbers(is_number: Tensor | bool) -> None:
+    """Require that logits are numbers.
+
+    Raises:
+        DataError: ``is_number`` is False.
+    """
+    if not is_number:
+        raise DataError("segmenter: expected numbers, got NaN in the logits; check its weights and its input")
+
+
 class VideoSegmenter(Segmenter, Protocol):
     """A segmenter that sees the whole video before it answers (DVIS pools class scores over all frames).
 
@@ -211,6 +238,38 @@ class PerFrame(nn.Module):
                 images or classes than expected.
             DTypeError: frames are not floating-point, or ``logits_of`` did not give a tensor.
         """
+        logits, padded = self._logits_of_net(frames)
+        if logits.shape[-2:] != padded:
+            logits = functional.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
+        logits = logits[..., : frames.shape[-2], : frames.shape[-1]]
+        return rearrange(logits, "(b t) k h w -> b t k h w", b=len(frames))
+
+    @torch.no_grad()
+    def clip_labels(self, frames: Tensor, /, *, output_size: tuple[int, int]) -> Tensor:
+        """Class ids ``(B, T, height, width)`` uint8 of frames ``(B, T, 3, H, W)`` in ``[0, 1]``.
+
+        They are the arg-max of ``forward``'s logits, or of probabilities resized to another size, but the net's logits
+        are never enlarged as a whole. Where the best two scores of a pixel lie within rounding of each other, either
+        class may win.
+
+        Raises:
+            ShapeError, DTypeError: as ``forward``.
+            DataError: logits are NaN.
+        """
+        logits, padded = self._logits_of_net(frames)
+        enlarge = resizing((logits.shape[-2], logits.shape[-1]), padded, like=logits)
+        labels, is_number = best_classes(
+            [enlarge(planes(one)) for one in logits],
+            size=(frames.shape[-2], frames.shape[-1]),
+            output_size=output_size,
+            num_classes=self.num_classes,
+            like=logits,
+        )
+        check_numbers(is_number)
+        return rearrange(labels, "(b t) h w -> b t h w", b=len(frames))
+
+    def _logits_of_net(self, frames: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What the net says of each frame, ``(B * T, K, h, w)``, and the size in pixels that it speaks of."""
         sizes = check_shapes(frames=(frames, "b t 3 h w"))
         check_float(frames=frames)
         if 0 in frames.shape:
@@ -218,8 +277,7 @@ class PerFrame(nn.Module):
         images = rearrange(frames, "b t c h w -> (b t) c h w")
         if self.mean is not None and self.std is not None:
             images = (images - self.mean.to(images)) / self.std.to(images)
-        height, width = sizes["h"], sizes["w"]
-        below, right = -height % self.multiple_of, -width % self.multiple_of
+        below, right = -sizes["h"] % self.multiple_of, -sizes["w"] % self.multiple_of
         if below or right:
             images = functional.pad(images, (0, right, 0, below))
         logits = self.logits_of(self.net(images))
@@ -227,10 +285,7 @@ class PerFrame(nn.Module):
             raise DTypeError(f"logits_of: expected it to return a tensor, got {type(logits).__name__}")
         if logits.ndim != 4 or logits.shape[:2] != (len(images), self.num_classes):
             raise ShapeError(f"net: expected logits ({len(images)} {self.num_classes} h w), got {tuple(logits.shape)}")
-        if logits.shape[-2:] != images.shape[-2:]:
-            logits = functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        logits = logits[..., :height, :width]
-        return rearrange(logits, "(b t) k h w -> b t k h w", b=sizes["b"])
+        return logits, (images.shape[-2], images.shape[-1])
 
 
 @overload

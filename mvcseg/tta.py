@@ -19,11 +19,13 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from mvcseg.errors import ConfigError, DataError
-from mvcseg.inference import gather_clips, iter_labels, probabilities_of
+from mvcseg.inference import gather_clips, iter_labels
 from mvcseg.ops.resize import resize_frames, resize_scores
+from mvcseg.ops.score_windows import mirrored, planes, probabilities, rectangles, resizing
 from mvcseg.ops.vote import majority, majority_among_tied
 from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, read_clip, size_of
 from mvcseg.shapes import check_float, check_positive, check_shapes
@@ -215,23 +217,44 @@ class MeanTTA(nn.Module):
             ShapeError: ``frames`` is not ``(B, T, 3, H, W)``.
             DTypeError: they are not floating-point.
         """
-        sizes = check_shapes(frames=(frames, "b t 3 h w"))
+        check_shapes(frames=(frames, "b t 3 h w"))
         check_float(frames=frames)
-
-        def scores(view: View) -> Tensor:
-            return view.invert(probabilities_of(self.segmenter(view.apply(frames))), size=(sizes["h"], sizes["w"]))
-
-        total = scores(self.views[0])
-        for view in self.views[1:]:
-            total = _sum_of(total, scores(view))
+        size = (frames.shape[-2], frames.shape[-1])
+        total: Tensor | None = None
+        for view in self.views:
+            logits = self.segmenter(view.apply(frames)).flatten(0, 1)
+            if logits.requires_grad:
+                scores = logits.softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+                scores = view.invert(scores, size=size)
+                total = scores if total is None else total + scores
+            else:
+                total = _with_scores(total, logits, view=view, size=size)
+        assert total is not None  # there is a view
+        least = torch.finfo(total.dtype).tiny
         if total.requires_grad:
-            return (total / len(self.views)).clamp_min(torch.finfo(total.dtype).tiny).log()
-        return total.div_(len(self.views)).clamp_min_(torch.finfo(total.dtype).tiny).log_()
+            total = (total / len(self.views)).clamp_min(least).log()
+        else:
+            total.div_(len(self.views)).clamp_min_(least).log_()
+        return rearrange(total, "(b t) k h w -> b t k h w", b=len(frames))
 
 
-def _sum_of(total: Tensor, other: Tensor) -> Tensor:
-    """In place where no gradient needs the first: such scores are hundreds of megabytes."""
-    return total + other if total.requires_grad or other.requires_grad else total.add_(other)
+def _with_scores(total: Tensor | None, logits: Tensor, *, view: View, size: tuple[int, int]) -> Tensor:
+    """A sum ``(N, K, H, W)`` with the probabilities of a view added to it, in place: they never exist as a whole."""
+    number, num_classes, height, width = logits.shape
+    if total is None:
+        total = torch.empty(
+            (number, num_classes, *size),
+            dtype=torch.promote_types(logits.dtype, torch.float32),
+            device=logits.device,
+            memory_format=torch.channels_last,
+        ).zero_()
+    resize = resizing((height, width), size, like=logits)
+    for one, target in zip(logits, total.permute(0, 2, 3, 1), strict=True):
+        scores = probabilities(planes(one))
+        scores = resize(mirrored(scores, width=width) if view.flip else scores)
+        for rows, columns in rectangles(size, num_classes=num_classes, device=logits.device):
+            target[slice(*rows), slice(*columns)] += scores(rows, columns)
+    return total
 
 
 def iter_view_labels(segmenter: Segmenter, video: Video, *, view: View, clip_length: int) -> Iterator[Tensor]:

@@ -7,11 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mvcseg import PerFrame, iter_labels, predict_labels
+from mvcseg import MVCWrapper, PatchMask, PerFrame, iter_labels, predict_labels
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.inference import evaluating, iter_logits
+from mvcseg.ops import score_windows
 from mvcseg.ops.resize import resize_scores
+from mvcseg.segmenter import Segmenter
 
 
 class Brightness:
@@ -118,7 +121,7 @@ def test_nan_logits_are_named_with_their_frames() -> None:
     video = torch.zeros(6, 3, 4, 4, dtype=torch.uint8)
     video[4, 1, 2, 3] = 9
     segmenter = PerFrame(lambda x: net(x) if x.max() > 0 else x, num_classes=3, logits_of=lambda out: out)
-    with pytest.raises(DataError, match="got NaN in the logits of frames 3 to 5"):
+    with pytest.raises(DataError, match="frames 3 to 5: segmenter: expected numbers, got NaN in the logits"):
         predict_labels(segmenter, video, clip_length=3)
 
 
@@ -231,24 +234,21 @@ class OwnClipLabels(Brightness):
 
     wrong, bad = 0, -1.0
 
-    def clip_labels(self, frames: Tensor, /) -> Tensor:
+    def clip_labels(self, frames: Tensor, /, *, output_size: tuple[int, int]) -> Tensor:
         assert not torch.is_grad_enabled()
         red = (frames[:, :, 0] * 255).round().to(torch.uint8)
         if bool((red[:, :, 0, 0] == self.bad).any()):
             raise DataError("segmenter: expected numbers")
-        return red[:, self.wrong :]
+        return red[:, self.wrong :, :1, :1].expand(-1, -1, *output_size)
 
 
-def test_a_segmenters_own_clip_labels_are_used_at_the_frames_size() -> None:
+def test_a_segmenters_own_clip_labels_are_used_at_the_size_asked_for() -> None:
     video, segmenter = make_video(5), OwnClipLabels()
-    clips = list(iter_labels(segmenter, video, clip_length=2))
-    assert torch.equal(torch.cat(clips), video[:, 0])
-    assert [len(clip) for clip in clips] == [2, 2, 1]
+    clips = list(iter_labels(segmenter, video, clip_length=2, output_size=(3, 4)))
+    assert [tuple(clip.shape) for clip in clips] == [(2, 3, 4), (2, 3, 4), (1, 3, 4)]
+    assert torch.equal(torch.cat(clips)[:, 0, 0], video[:, 0, 0, 0])
+    assert predict_labels(segmenter, video, clip_length=2).shape == (5, 5, 7)
     assert segmenter.clip_lengths == []
-    assert torch.equal(predict_labels(segmenter, video, clip_length=2), video[:, 0].long())
-    sized = torch.cat(list(iter_labels(segmenter, video, clip_length=2, output_size=(3, 4))))
-    assert torch.equal(sized, torch.cat(list(iter_labels(Brightness(), video, clip_length=2, output_size=(3, 4)))))
-    assert segmenter.clip_lengths == [2, 2, 1]
 
 
 def test_bad_clip_labels_are_named() -> None:
@@ -259,3 +259,122 @@ def test_bad_clip_labels_are_named() -> None:
     segmenter.wrong, segmenter.bad = 1, -1.0
     with pytest.raises(ShapeError, match="labels: expected"):
         list(iter_labels(segmenter, video, clip_length=2))
+
+
+class Inverted(PerFrame):
+    """Changes what logits are."""
+
+    def forward(self, frames: Tensor, /) -> Tensor:
+        return -super().forward(frames)
+
+
+class Streamed(PerFrame):
+    """Sees whole videos."""
+
+    def stream(self, video: Tensor, /, *, clip_length: int) -> Iterator[Tensor]:
+        for clip in video.split(clip_length):
+            yield -self(clip.unsqueeze(0).float() / 255)
+
+
+class InvertedOwn(OwnLabels):
+    """Changes the stream of one with labels of its own."""
+
+    def stream(self, video: Tensor, /, *, clip_length: int) -> Iterator[Tensor]:
+        for clip in video.split(clip_length):
+            yield -self(clip.unsqueeze(0).float() / 255)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("kind", [Inverted, Streamed])
+def test_a_subclass_that_changes_the_logits_has_its_logits_used(kind: type[PerFrame], wrap: bool) -> None:
+    video = make_video(5)
+    net: Segmenter = kind(nn.Identity(), num_classes=3, logits_of=lambda out: out)
+    net = MVCWrapper(net, mask=PatchMask(patch_size=2, ratio=0.5)) if wrap else net
+    assert torch.equal(predict_labels(net, video, clip_length=2), video.long().argmin(dim=1))
+
+
+def test_a_subclass_with_a_stream_of_its_own_has_its_stream_used() -> None:
+    video = make_video(3)
+    expected = (video[:, 0] == 0).long()  # all classes but the pixel's own tie
+    assert torch.equal(predict_labels(InvertedOwn(), video, clip_length=2), expected)
+
+
+def test_a_method_of_one_object_is_its_own_way() -> None:
+    video, net = make_video(3), Inverted(nn.Identity(), num_classes=3, logits_of=lambda out: out)
+    net.clip_labels = lambda frames, *, output_size: torch.full((*frames.shape[:2], *output_size), 2).byte()  # type: ignore[method-assign]
+    assert bool((predict_labels(net, video, clip_length=2) == 2).all())
+
+
+class Delegate:
+    """Stands for another segmenter, as `torch.compile`'s module does."""
+
+    def __init__(self, inner: Segmenter) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def __call__(self, frames: Tensor, /) -> Tensor:
+        raise AssertionError("its labels are asked for")
+
+
+def test_what_a_delegate_hands_on_is_used() -> None:
+    video = make_video(3)
+    delegate: Segmenter = Delegate(OwnClipLabels())  # type: ignore[assignment]
+    assert torch.equal(predict_labels(delegate, video, clip_length=2)[:, 0, 0], video[:, 0, 0, 0].long())
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("multiple_of", [1, 8])
+@pytest.mark.parametrize("output_size", [None, (37, 50), (60, 91), (20, 31)])
+def test_labels_of_an_image_model_are_the_largest_of_its_logits(
+    output_size: tuple[int, int] | None, multiple_of: int, wrap: bool
+) -> None:
+    torch.manual_seed(1)
+    coarse = nn.Conv2d(3, 9, 8, stride=4, padding=3)
+    net = PerFrame(
+        coarse, num_classes=9, logits_of=lambda out: out, mean=[0.5] * 3, std=[0.2] * 3, multiple_of=multiple_of
+    )
+    video = torch.randint(0, 256, (4, 3, 37, 50), dtype=torch.uint8)
+    with torch.no_grad():
+        logits = net(video.unsqueeze(0).float() / 255)[0].double()
+    size = output_size or (37, 50)
+    scores = logits if size == (37, 50) else resize_scores(logits.softmax(dim=1), size=size)
+    segmenter = MVCWrapper(net, mask=PatchMask(patch_size=8, ratio=0.5)) if wrap else net
+    labels = torch.cat(list(iter_labels(segmenter, video, clip_length=3, output_size=output_size)))
+    best = scores.topk(2, dim=1).values
+    is_clear = best[:, 0] - best[:, 1] > 1e-5
+    assert float(is_clear.double().mean()) > 0.99
+    assert torch.equal(labels.long()[is_clear], scores.argmax(dim=1)[is_clear])
+    assert len(labels.unique()) > 4
+
+
+class Largest(TorchDispatchMode):
+    """Values of the largest tensor that is made within it."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor) and tensor._base is None:
+                self.values = max(self.values, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("output_size", [(128, 160), (96, 100)])
+def test_coarse_logits_are_never_enlarged_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, output_size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(score_windows, "_CPU_VALUES", 1 << 14)
+    net = PerFrame(nn.Conv2d(3, 150, 16, stride=16), num_classes=150, logits_of=lambda out: out)
+    video = torch.zeros(2, 3, 128, 160, dtype=torch.uint8)
+    with Largest() as seen:
+        list(iter_labels(net, video, clip_length=2, output_size=output_size))
+    assert seen.values <= video.numel()  # the frames themselves; full-size logits are fifty times as large
+
+
+def test_bad_nets_are_told_when_labels_are_asked_for() -> None:
+    net = PerFrame(nn.Conv2d(3, 4, 1), num_classes=5, logits_of=lambda out: out)
+    with pytest.raises(ShapeError, match=r"net: expected logits \(2 5 h w\)"):
+        predict_labels(net, make_video(3), clip_length=2)

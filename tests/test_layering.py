@@ -14,9 +14,8 @@ PACKAGE = Path(mvcseg.__file__).parent
 ROWS: list[list[str]] = [
     ["errors"],
     ["shapes"],
-    ["segmenter"],
     ["ops"],
-    ["flow"],
+    ["segmenter", "flow"],
     ["models.layers"],
     ["masking", "losses", "metrics", "data", "models.backbones"],
     ["models.compact", "models.mask2former"],

@@ -9,6 +9,7 @@ accumulation and masked beside clean frames change nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvcseg.errors import ConfigError, DataError, ShapeError
-from mvcseg.ops.doubled_labels import doubled, doubled_labels
-from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD
+from mvcseg.errors import ConfigError, ShapeError
+from mvcseg.ops.doubled import doubled, doubled_windows
+from mvcseg.ops.score_windows import best_classes
+from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD, check_numbers
 from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
 
 COARSEST_STRIDE = 8
@@ -99,20 +101,28 @@ class CompactSegmenter(nn.Module):
         return rearrange(logits, "(b t) k h w -> b t k h w", b=len(frames))
 
     @torch.no_grad()
-    def clip_labels(self, frames: Tensor, /) -> Tensor:
-        """Class ids ``(B, T, H, W)`` uint8 of frames ``(B, T, 3, H, W)`` in ``[0, 1]``, without full-size logits.
+    def clip_labels(self, frames: Tensor, /, *, output_size: tuple[int, int]) -> Tensor:
+        """Class ids ``(B, T, height, width)`` uint8 of frames ``(B, T, 3, H, W)`` in ``[0, 1]``.
 
-        They are the arg-max of ``forward``'s logits, the lowest class where several are largest.
+        They are the arg-max of ``forward``'s logits, the lowest class where several are largest; at another size than
+        the frames', of its probabilities resized. Full-size logits never exist as a whole.
 
         Raises:
             ShapeError, DTypeError: as ``forward``.
             DataError: logits are NaN.
         """
         half = self._half_size(frames)
-        size = (frames.shape[-2], frames.shape[-1])
-        labels, is_number = doubled_labels(half, self.classifier, num_classes=self.num_classes, size=size)
-        if not is_number:
-            raise DataError("segmenter: expected numbers, got NaN in the logits; check its weights and its input")
+        classify: Callable[[Tensor], Tensor] = self.classifier
+        if half.device.type != "cpu":  # a library may choose another kernel, with another rounding, for another size
+            half, classify = self.classifier(half), nn.Identity()
+        labels, is_number = best_classes(
+            [doubled_windows(one, classify) for one in torch.split(half, 1)],
+            size=(frames.shape[-2], frames.shape[-1]),
+            output_size=output_size,
+            num_classes=self.num_classes,
+            like=half,
+        )
+        check_numbers(is_number)
         return rearrange(labels, "(b t) h w -> b t h w", b=len(frames))
 
     def _half_size(self, frames: Tensor) -> Tensor:

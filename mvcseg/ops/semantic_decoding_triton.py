@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from mvcseg.ops.semantic_decoding import Lerp
+from mvcseg.ops.lerp import Lerp
 from mvcseg.ops.triton_support import triton_is_usable
 
 TILE = (4, 16)

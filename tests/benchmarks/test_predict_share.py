@@ -61,7 +61,7 @@ class Streaming(ByRed):
 class Labelling(ByRed):
     """One that gives class ids itself, in seven seconds."""
 
-    def clip_labels(self, frames: Tensor, /) -> Tensor:
+    def clip_labels(self, frames: Tensor, /, *, output_size: tuple[int, int]) -> Tensor:
         self.clock.now += 7
         return torch.zeros(frames[:, :, 0].shape, dtype=torch.uint8)
 

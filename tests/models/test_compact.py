@@ -11,7 +11,7 @@ from torch import nn
 from mvcseg import IMAGENET_MEAN
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.models.compact import CompactSegmenter
-from mvcseg.ops import doubled_labels
+from mvcseg.ops import score_windows
 
 
 def awake(num_classes: int = 5, *, width: int = 8, depth: int = 1) -> CompactSegmenter:
@@ -38,10 +38,10 @@ def test_logits_have_the_size_of_the_frames(batch: int, length: int, height: int
 def test_own_labels_are_the_largest_logits(
     monkeypatch: pytest.MonkeyPatch, classes: int, size: tuple[int, int], dtype: torch.dtype, generator: torch.Generator
 ) -> None:
-    monkeypatch.setattr(doubled_labels, "_CPU_STRIP", 1 << 14)
+    monkeypatch.setattr(score_windows, "_CPU_VALUES", 1 << 14)
     model = awake(classes).to(dtype)
     frames = torch.rand(2, 3, 3, *size, generator=generator).to(dtype)
-    labels = model.clip_labels(frames)
+    labels = model.clip_labels(frames, output_size=size)
     assert labels.dtype == torch.uint8
     assert torch.equal(labels.long(), model(frames).argmax(dim=2))
 
@@ -49,7 +49,8 @@ def test_own_labels_are_the_largest_logits(
 def test_own_labels_under_autocast_are_those_of_its_logits(generator: torch.Generator) -> None:
     model, frames = awake(), torch.rand(1, 2, 3, 33, 50, generator=generator)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model.clip_labels(frames).long(), model(frames).argmax(dim=2))
+        labels = model.clip_labels(frames, output_size=(33, 50))
+        assert torch.equal(labels.long(), model(frames).argmax(dim=2))
 
 
 def test_own_labels_of_broken_weights_are_refused() -> None:
@@ -57,9 +58,9 @@ def test_own_labels_of_broken_weights_are_refused() -> None:
     with torch.no_grad():
         model.classifier.bias[2] = torch.nan  # type: ignore[index]
     with pytest.raises(DataError, match="expected numbers, got NaN in the logits"):
-        model.clip_labels(torch.rand(1, 2, 3, 32, 32))
+        model.clip_labels(torch.rand(1, 2, 3, 32, 32), output_size=(32, 32))
     with pytest.raises(ShapeError, match="frames"):
-        model.clip_labels(torch.rand(1, 2, 3, 31, 32))
+        model.clip_labels(torch.rand(1, 2, 3, 31, 32), output_size=(31, 32))
 
 
 def test_padding_is_the_mean_colour(generator: torch.Generator) -> None:
