@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from mvcseg.errors import ConfigError, DTypeError, ShapeError
 from mvcseg.losses import DenseMasks, LayerPrediction, MaskSetObjective, QueryClip
 from mvcseg.losses.set_matching import Matching
-from mvcseg.models.dvis.semantic import STRIDE, class_table, semantic_scores
+from mvcseg.models.dvis.semantic import STRIDE, class_table, semantic_labels, semantic_scores
 from mvcseg.ops.resize import pad_to_multiple, resize_scores
-from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter
+from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD, Segmenter, check_numbers
 from mvcseg.shapes import check_float, check_num_classes, check_shapes
 
 Generators = Sequence[torch.Generator]
@@ -140,6 +140,23 @@ class QuerySegmenter(nn.Module):
         size = (frames.shape[-2], frames.shape[-1])
         scores = torch.stack([semantic_scores(*pair, size=size, output_size=size) for pair in per_frame(layers[-1])])
         return rearrange(log_of(scores), "(b t) k h w -> b t k h w", b=len(frames))
+
+    @torch.no_grad()
+    def clip_labels(self, frames: Tensor, /, *, output_size: tuple[int, int]) -> Tensor:
+        """Class ids ``(B, T, height, width)`` uint8 of frames ``(B, T, 3, H, W)``, without full-size scores.
+
+        They are the arg-max of ``forward``'s scores; to another size than the frames' mask probabilities are resized.
+
+        Raises:
+            ShapeError, DTypeError: as ``forward``.
+            DataError: scores are NaN.
+        """
+        layer = self.layers(self.normalise(frames), every_layer=False)[-1]
+        size = (frames.shape[-2], frames.shape[-1])
+        decoded = [semantic_labels(*pair, size=size, output_size=output_size) for pair in per_frame(layer)]
+        labels, are_numbers = (torch.stack(parts) for parts in zip(*decoded, strict=True))
+        check_numbers(are_numbers.all())
+        return rearrange(labels, "(b t) h w -> b t h w", b=len(frames))
 
     def predict_queries(self, frames: Tensor, *, generators: Generators | None = None) -> QueryClip:
         """Classes and masks of every query of every layer that is trained, of frames ``(B, T, 3, H, W)``.

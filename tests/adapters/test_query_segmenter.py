@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from tiny_transformers import QUERY_KINDS, tiny_net
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mvcseg import iter_labels
 from mvcseg.adapters import QuerySegmenter, from_transformers, predict_queries, set_objective
 from mvcseg.adapters.query_segmenter import FrameLayer, log_of, per_frame, query_segmenter
-from mvcseg.errors import ConfigError, DTypeError
+from mvcseg.errors import ConfigError, DataError, DTypeError
+from mvcseg.models.dvis.semantic import semantic_scores
 
 
 def clip(*sizes: int, seed: int = 0) -> Tensor:
@@ -49,6 +52,41 @@ def test_scores_by_hand() -> None:
     assert torch.allclose(scores[0, :, -20:], torch.tensor(-3.0).sigmoid().expand(32, 20), atol=1e-5)
     swapped = QuerySegmenter(TwoQueries(), layers_of=TwoQueries.layers, class_order=[1, 0])
     assert torch.equal(swapped(torch.rand(1, 1, 3, 32, 64)).exp()[0, 0], scores.flip(0))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in QUERY_KINDS if kind != "videomt"])
+@pytest.mark.parametrize("output_size", [(40, 70), (61, 90)])
+def test_labels_are_the_largest_of_the_scores(kind: str, output_size: tuple[int, int]) -> None:
+    segmenter = from_transformers(tiny_net(kind)).eval()
+    frames = clip(1, 3, 3, 40, 70)
+    with torch.no_grad():
+        layer = segmenter.layers(segmenter.normalise(frames), every_layer=False)[-1]
+        whole = [semantic_scores(*pair, size=(40, 70), output_size=output_size) for pair in per_frame(layer)]
+        if output_size == (40, 70):
+            assert torch.allclose(segmenter(frames)[0].exp(), torch.stack(whole), atol=1e-6)
+    labels = segmenter.clip_labels(frames, output_size=output_size)
+    assert labels.dtype == torch.uint8
+    assert torch.equal(labels[0].long(), torch.stack(whole).argmax(dim=1))
+    video = (frames[0] * 255).round().to(torch.uint8)
+    expected = segmenter.clip_labels(video[None].float() / 255, output_size=output_size)[0]
+    assert torch.equal(torch.cat(list(iter_labels(segmenter, video, clip_length=2, output_size=output_size))), expected)
+
+
+def test_broken_scores_are_refused_where_labels_are_asked_for() -> None:
+    segmenter = QuerySegmenter(TwoQueries(), layers_of=TwoQueries.layers, class_order=[0, 1])
+    broken = QuerySegmenter(TwoQueries(), layers_of=_nan_in_frame_one, class_order=[0, 1])
+    video = torch.zeros(5, 3, 32, 64, dtype=torch.uint8)
+    labels = torch.cat(list(iter_labels(segmenter, video, clip_length=2)))
+    assert bool((labels[:, :, :20] == 0).all())
+    assert bool((labels[:, :, -20:] == 1).all())
+    with pytest.raises(DataError, match="frames 0 to 1: segmenter: expected numbers, got NaN"):
+        list(iter_labels(broken, video, clip_length=2))
+
+
+def _nan_in_frame_one(net: nn.Module, images: Tensor, **asked: Any) -> list[FrameLayer]:
+    (layer,) = TwoQueries.layers(net, images, **asked)
+    layer.masks[1, 0, 3, 3] = torch.nan
+    return [layer]
 
 
 def test_frames_are_normalised_then_padded_with_the_mean() -> None:
