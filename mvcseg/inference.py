@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mvcseg.errors import DataError, ShapeError
 from mvcseg.ops.score_windows import best_classes, planes
+from mvcseg.ops.workspace import Workspace
 from mvcseg.segmenter import (
     Segmenter,
     Video,
@@ -135,7 +136,7 @@ def _classes_of(logits: Tensor, output_size: tuple[int, int]) -> Tensor:
         size=(logits.shape[-2], logits.shape[-1]),
         output_size=output_size,
         num_classes=logits.shape[2],
-        like=logits,
+        memory=Workspace(logits),
     )
     check_numbers(is_number)
     return labels

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.ops.score_windows import best_classes, planes, resizing
+from mvcseg.ops.workspace import Workspace
 from mvcseg.shapes import check_float, check_integer, check_num_classes, check_positive, check_shapes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -257,13 +258,14 @@ class PerFrame(nn.Module):
             DataError: logits are NaN.
         """
         logits, padded = self._logits_of_net(frames)
-        enlarge = resizing((logits.shape[-2], logits.shape[-1]), padded, like=logits)
+        memory = Workspace(logits)
+        enlarge = resizing((logits.shape[-2], logits.shape[-1]), padded, memory)
         labels, is_number = best_classes(
             [enlarge(planes(one)) for one in logits],
             size=(frames.shape[-2], frames.shape[-1]),
             output_size=output_size,
             num_classes=self.num_classes,
-            like=logits,
+            memory=memory,
         )
         check_numbers(is_number)
         return rearrange(labels, "(b t) h w -> b t h w", b=len(frames))

@@ -27,6 +27,7 @@ from mvcseg.inference import gather_clips, iter_labels
 from mvcseg.ops.resize import resize_frames, resize_scores
 from mvcseg.ops.score_windows import mirrored, planes, probabilities, rectangles, resizing
 from mvcseg.ops.vote import majority, majority_among_tied
+from mvcseg.ops.workspace import Workspace
 from mvcseg.segmenter import Segmenter, Video, check_segmenter, check_video, read_clip, size_of
 from mvcseg.shapes import check_float, check_positive, check_shapes
 
@@ -241,17 +242,18 @@ class MeanTTA(nn.Module):
 def _with_scores(total: Tensor | None, logits: Tensor, *, view: View, size: tuple[int, int]) -> Tensor:
     """A sum ``(N, K, H, W)`` with the probabilities of a view added to it, in place: they never exist as a whole."""
     number, num_classes, height, width = logits.shape
+    memory = Workspace(logits)
     if total is None:
         total = torch.empty(
             (number, num_classes, *size),
-            dtype=torch.promote_types(logits.dtype, torch.float32),
+            dtype=memory.like.dtype,
             device=logits.device,
             memory_format=torch.channels_last,
         ).zero_()
-    resize = resizing((height, width), size, like=logits)
+    resize = resizing((height, width), size, memory)
     for one, target in zip(logits, total.permute(0, 2, 3, 1), strict=True):
-        scores = probabilities(planes(one))
-        scores = resize(mirrored(scores, width=width) if view.flip else scores)
+        scores = probabilities(planes(one), memory)
+        scores = resize(mirrored(scores, memory, width=width) if view.flip else scores)
         for rows, columns in rectangles(size, num_classes=num_classes, device=logits.device):
             target[slice(*rows), slice(*columns)] += scores(rows, columns)
     return total

@@ -20,6 +20,7 @@ from torch.nn import functional
 from mvcseg.errors import ConfigError, ShapeError
 from mvcseg.ops.doubled import doubled, doubled_windows
 from mvcseg.ops.score_windows import best_classes
+from mvcseg.ops.workspace import Workspace
 from mvcseg.segmenter import IMAGENET_MEAN, IMAGENET_STD, check_numbers
 from mvcseg.shapes import check_float, check_num_classes, check_positive, check_shapes
 
@@ -120,7 +121,7 @@ class CompactSegmenter(nn.Module):
             size=(frames.shape[-2], frames.shape[-1]),
             output_size=output_size,
             num_classes=self.num_classes,
-            like=half,
+            memory=Workspace(half),
         )
         check_numbers(is_number)
         return rearrange(labels, "(b t) h w -> b t h w", b=len(frames))

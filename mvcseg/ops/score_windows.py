@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mvcseg.ops.lerp import Lerp
+from mvcseg.ops.workspace import Workspace
 
 Span = tuple[int, int]
 """First and last + 1 of a range of rows or columns."""
@@ -21,6 +22,8 @@ Window = Callable[[Span, Span], Tensor]
 """Scores ``(height, width, K)`` of a frame's pixels in a range of rows and one of columns."""
 _CPU_VALUES = 1 << 20
 """Scores in a rectangle on the CPU: four megabytes, which its caches hold."""
+_FEWEST = 8
+"""Rectangles of a frame on the CPU, at least about so many."""
 _GPU_VALUES = 1 << 26
 """Scores in a rectangle elsewhere: few launches, and a quarter of a gigabyte in float32."""
 _VECTOR = 16
@@ -28,34 +31,35 @@ _VECTOR = 16
 
 
 def planes(scores: Tensor) -> Window:
-    """Windows of scores ``(K, H, W)``, in float32 at least."""
-    dtype = torch.promote_types(scores.dtype, torch.float32)
-
-    def window(rows: Span, columns: Span) -> Tensor:
-        return scores[:, slice(*rows), slice(*columns)].permute(1, 2, 0).to(dtype)
-
-    return window
+    """Windows of scores ``(K, H, W)``."""
+    return lambda rows, columns: scores[:, slice(*rows), slice(*columns)].permute(1, 2, 0)
 
 
-def probabilities(logits: Window) -> Window:
-    """Windows of class probabilities, in float32 at least."""
+def probabilities(logits: Window, memory: Workspace) -> Window:
+    """Windows of class probabilities."""
 
     def window(rows: Span, columns: Span) -> Tensor:
         part = logits(rows, columns)
-        part = part.to(torch.promote_types(part.dtype, torch.float32))
         if part.shape[-1] >= _VECTOR:
-            return part.softmax(dim=-1)
-        return part.permute(2, 0, 1).softmax(dim=0).permute(1, 2, 0)
+            return torch.softmax(memory.hold(part), dim=-1, out=memory.next(part.shape))
+        part = memory.hold(part.permute(2, 0, 1))
+        return torch.softmax(part, dim=0, out=memory.next(part.shape)).permute(1, 2, 0)
 
     return window
 
 
-def mirrored(scores: Window, *, width: int) -> Window:
+def mirrored(scores: Window, memory: Workspace, *, width: int) -> Window:
     """Windows of a frame of ``width`` columns with left and right swapped."""
-    return lambda rows, columns: scores(rows, (width - columns[1], width - columns[0])).flip(1)
+
+    def window(rows: Span, columns: Span) -> Tensor:
+        part = scores(rows, (width - columns[1], width - columns[0]))
+        backwards = torch.arange(part.shape[1] - 1, -1, -1, device=part.device)
+        return torch.index_select(part, 1, backwards, out=memory.next(part.shape))
+
+    return window
 
 
-def resizing(size: tuple[int, int], output_size: tuple[int, int], *, like: Tensor) -> Callable[[Window], Window]:
+def resizing(size: tuple[int, int], output_size: tuple[int, int], memory: Workspace) -> Callable[[Window], Window]:
     """What brings windows of a frame of ``size`` to ``output_size``: bilinear, ``align_corners=False``.
 
     The values are those of `torch.nn.functional.interpolate` but for rounding.
@@ -63,19 +67,18 @@ def resizing(size: tuple[int, int], output_size: tuple[int, int], *, like: Tenso
     Args:
         size: ``(height, width)`` in pixels.
         output_size: ``(height, width)`` in pixels.
-        like: a tensor on the scores' device, in whose dtype, float32 at least, positions are computed.
+        memory: where windows are computed, and in which dtype.
     """
     if size == output_size:
         return lambda scores: scores
-    like = like.new_empty(0, dtype=torch.promote_types(like.dtype, torch.float32))
-    vertical, horizontal = (Lerp(old, new, like) for old, new in zip(size, output_size, strict=True))
+    vertical, horizontal = (Lerp(old, new, memory.like) for old, new in zip(size, output_size, strict=True))
 
     def resized(scores: Window) -> Window:
         def window(rows: Span, columns: Span) -> Tensor:
             (top, bottom), (left, right) = vertical.source(*rows), horizontal.source(*columns)
-            part = scores((top, bottom), (left, right)).contiguous()
-            part = vertical.apply(part, dim=0, start=rows[0], stop=rows[1], offset=top)
-            return horizontal.apply(part, dim=1, start=columns[0], stop=columns[1], offset=left)
+            part = memory.hold(scores((top, bottom), (left, right)))
+            part = vertical.apply(part, dim=0, start=rows[0], stop=rows[1], offset=top, memory=memory)
+            return horizontal.apply(part, dim=1, start=columns[0], stop=columns[1], offset=left, memory=memory)
 
         return window
 
@@ -83,8 +86,15 @@ def resizing(size: tuple[int, int], output_size: tuple[int, int], *, like: Tenso
 
 
 def rectangles(size: tuple[int, int], *, num_classes: int, device: torch.device) -> Iterator[tuple[Span, Span]]:
-    """Rows and columns of rectangles that cover a frame, each with about as many scores as the caches hold."""
-    pixels = (_CPU_VALUES if device.type == "cpu" else _GPU_VALUES) // num_classes
+    """Rows and columns of rectangles that cover a frame, each with about as many scores as the caches hold.
+
+    On the CPU there are several even of a small frame, so that all but the first find their memory in place.
+    """
+    if device.type == "cpu":
+        values = min(_CPU_VALUES, size[0] * size[1] * num_classes // _FEWEST)
+    else:
+        values = _GPU_VALUES
+    pixels = max(1, values // num_classes)
     height = max(1, min(size[0], isqrt(pixels)))
     width = max(1, pixels // height)
     for top in range(0, size[0], height):
@@ -94,7 +104,12 @@ def rectangles(size: tuple[int, int], *, num_classes: int, device: torch.device)
 
 @torch.no_grad()
 def best_classes(
-    frames: Sequence[Window], *, size: tuple[int, int], output_size: tuple[int, int], num_classes: int, like: Tensor
+    frames: Sequence[Window],
+    *,
+    size: tuple[int, int],
+    output_size: tuple[int, int],
+    num_classes: int,
+    memory: Workspace,
 ) -> tuple[Tensor, Tensor]:
     """The class of the largest logit of every pixel; at another size, that of the largest probability resized to it.
 
@@ -103,7 +118,7 @@ def best_classes(
         size: ``(height, width)`` of the frames in pixels.
         output_size: ``(height, width)`` of the result in pixels.
         num_classes: K, at most 255.
-        like: a tensor of the logits' device and dtype.
+        memory: where windows are computed.
 
     Returns:
         Classes ``(N, height, width)`` uint8, of equal scores the lowest; and whether all best scores are numbers, a
@@ -111,16 +126,18 @@ def best_classes(
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 4.0], [1.0, 1.0, 1.0]]).view(2, 1, 3)
-        >>> best_classes([planes(logits)], size=(1, 3), output_size=(1, 6), num_classes=2, like=logits)[0]
+        >>> memory = Workspace(logits)
+        >>> best_classes([planes(logits)], size=(1, 3), output_size=(1, 6), num_classes=2, memory=memory)[0]
         tensor([[[1, 1, 1, 1, 0, 0]]], dtype=torch.uint8)
     """
     if size != output_size:
-        resize = resizing(size, output_size, like=like)
-        frames = [resize(probabilities(logits)) for logits in frames]
-    labels = torch.empty(len(frames), *output_size, dtype=torch.uint8, device=like.device)
-    is_number = torch.ones((), dtype=torch.bool, device=like.device)
+        resize = resizing(size, output_size, memory)
+        frames = [resize(probabilities(logits, memory)) for logits in frames]
+    device = memory.like.device
+    labels = torch.empty(len(frames), *output_size, dtype=torch.uint8, device=device)
+    is_number = torch.ones((), dtype=torch.bool, device=device)
     for scores, target in zip(frames, labels, strict=True):
-        for rows, columns in rectangles(output_size, num_classes=num_classes, device=like.device):
+        for rows, columns in rectangles(output_size, num_classes=num_classes, device=device):
             best, classes = scores(rows, columns).max(dim=-1)
             target[slice(*rows), slice(*columns)] = classes
             is_number &= ~best.isnan().any()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mvcseg.ops import score_windows
 from mvcseg.ops.doubled import doubled, doubled_windows
 from mvcseg.ops.score_windows import best_classes
+from mvcseg.ops.workspace import Workspace
 
 
 def drawn(classes: int, size: tuple[int, int], *, dtype: torch.dtype, levels: int = 0) -> tuple[Tensor, nn.Conv2d]:
@@ -48,7 +49,9 @@ def test_labels_are_the_largest_of_the_doubled_logits(
     whole = doubled(classify(maps))
     windows = [doubled_windows(one, classify) for one in torch.split(maps, 1)]
     for size in [(22, 38), (21, 37), (17, 38), (1, 1)]:
-        labels, is_number = best_classes(windows, size=size, output_size=size, num_classes=classes, like=maps)
+        labels, is_number = best_classes(
+            windows, size=size, output_size=size, num_classes=classes, memory=Workspace(maps)
+        )
         assert labels.dtype == torch.uint8
         assert torch.equal(labels.long(), whole[..., : size[0], : size[1]].argmax(dim=1))
         assert bool(is_number)
@@ -63,8 +66,8 @@ def test_a_nan_is_told_wherever_it_stands(monkeypatch: pytest.MonkeyPatch, row: 
     windows = [doubled_windows(one, nn.Identity()) for one in torch.split(logits, 1)]
     size = (18, 12)
     logits[1, 2, row, 3] = torch.nan
-    assert not best_classes(windows, size=size, output_size=size, num_classes=3, like=logits)[1]
+    assert not best_classes(windows, size=size, output_size=size, num_classes=3, memory=Workspace(logits))[1]
     logits[1, 2, row, 3] = torch.inf
-    labels, is_number = best_classes(windows, size=size, output_size=size, num_classes=3, like=logits)
+    labels, is_number = best_classes(windows, size=size, output_size=size, num_classes=3, memory=Workspace(logits))
     assert bool(is_number)
     assert torch.equal(labels.long(), doubled(logits).argmax(dim=1))

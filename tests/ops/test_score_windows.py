@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvcseg.ops import score_windows
 from mvcseg.ops.score_windows import best_classes, mirrored, planes, probabilities, rectangles, resizing
+from mvcseg.ops.workspace import Workspace
 
 CPU = torch.device("cpu")
 
@@ -21,8 +22,8 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def whole(window: score_windows.Window, size: tuple[int, int]) -> Tensor:
-    """``(K, H, W)`` of a window function asked for everything at once."""
-    return window((0, size[0]), (0, size[1])).permute(2, 0, 1)
+    """``(K, H, W)`` of a window function asked for everything at once; its own memory is used again."""
+    return window((0, size[0]), (0, size[1])).permute(2, 0, 1).clone()
 
 
 @pytest.mark.parametrize("num_classes", [1, 3, 124, 255])
@@ -54,33 +55,40 @@ def test_a_resized_window_is_that_part_of_the_resized_frame(
 ) -> None:
     scores = drawn(3, *size, dtype=torch.float64)
     expected = functional.interpolate(scores[None], size=output_size, mode="bilinear", align_corners=False)[0]
-    window = resizing(size, output_size, like=scores)(planes(scores))
+    window = resizing(size, output_size, Workspace(scores))(planes(scores))
     assert torch.allclose(whole(window, output_size), expected, atol=1e-12)
     top = data.draw(st.integers(0, output_size[0] - 1))
     left = data.draw(st.integers(0, output_size[1] - 1))
     bottom = data.draw(st.integers(top + 1, output_size[0]))
     right = data.draw(st.integers(left + 1, output_size[1]))
-    part = window((top, bottom), (left, right)).permute(2, 0, 1)
+    part = window((top, bottom), (left, right)).permute(2, 0, 1).clone()
     assert torch.equal(part, whole(window, output_size)[:, top:bottom, left:right])
 
 
-def test_windows_compose() -> None:
-    logits = drawn(4, 6, 9)
-    window = resizing((6, 9), (11, 13), like=logits)(mirrored(probabilities(planes(logits)), width=9))
-    expected = functional.interpolate(
-        logits.softmax(dim=0).flip(-1)[None], size=(11, 13), mode="bilinear", align_corners=False
-    )[0]
-    assert torch.allclose(whole(window, (11, 13)), expected, atol=1e-6)
-    assert torch.allclose(window((2, 5), (3, 13)), window((0, 11), (0, 13))[2:5, 3:], atol=1e-6)
+@pytest.mark.parametrize("num_classes", [4, 15, 16, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_windows_compose(num_classes: int, dtype: torch.dtype) -> None:
+    logits = drawn(num_classes, 6, 9, dtype=dtype)
+    memory = Workspace(logits)
+    window = resizing((6, 9), (11, 13), memory)(mirrored(probabilities(planes(logits), memory), memory, width=9))
+    scores = logits.to(memory.like.dtype).softmax(dim=0).flip(-1)
+    expected = functional.interpolate(scores[None], size=(11, 13), mode="bilinear", align_corners=False)[0]
+    at_once = whole(window, (11, 13))
+    assert at_once.dtype == memory.like.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.allclose(at_once, expected, atol=1e-6)
+    assert torch.allclose(window((2, 5), (3, 13)).permute(2, 0, 1), at_once[:, 2:5, 3:], atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_widened_before_anything_is_computed(dtype: torch.dtype) -> None:
-    logits = drawn(5, 8, 8, dtype=dtype)
-    window = resizing((8, 8), (19, 21), like=logits)(probabilities(planes(logits)))
-    expected = resizing((8, 8), (19, 21), like=logits.float())(probabilities(planes(logits.float())))
-    assert window((0, 19), (0, 21)).dtype == torch.float32
-    assert torch.equal(window((0, 19), (0, 21)), expected((0, 19), (0, 21)))
+def test_enlarged_and_shrunk_again_in_one_workspace() -> None:
+    logits = drawn(20, 5, 7)
+    memory = Workspace(logits)
+    enlarged = resizing((5, 7), (23, 29), memory)(planes(logits))
+    window = resizing((23, 29), (9, 31), memory)(probabilities(enlarged, memory))
+    expected = logits[None]
+    for size in [(23, 29), (9, 31)]:
+        expected = functional.interpolate(expected, size=size, mode="bilinear", align_corners=False)
+        expected = expected.softmax(dim=1) if size == (23, 29) else expected
+    assert torch.allclose(whole(window, (9, 31)), expected[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("output_size", [(12, 17), (24, 34), (7, 9), (13, 12)])
@@ -92,7 +100,11 @@ def test_labels_do_not_depend_on_how_a_frame_is_cut(
 
     def labels() -> Tensor:
         return best_classes(
-            [planes(one) for one in logits], size=(12, 17), output_size=output_size, num_classes=6, like=logits
+            [planes(one) for one in logits],
+            size=(12, 17),
+            output_size=output_size,
+            num_classes=6,
+            memory=Workspace(logits),
         )[0]
 
     at_once = labels()
@@ -107,7 +119,9 @@ def test_labels_do_not_depend_on_how_a_frame_is_cut(
 def test_of_equal_scores_the_lowest_class_wins() -> None:
     logits = torch.zeros(1, 4, 5, 6)
     for output_size in [(5, 6), (9, 11)]:
-        labels, _ = best_classes([planes(logits[0])], size=(5, 6), output_size=output_size, num_classes=4, like=logits)
+        labels, _ = best_classes(
+            [planes(logits[0])], size=(5, 6), output_size=output_size, num_classes=4, memory=Workspace(logits)
+        )
         assert not bool(labels.any())
 
 
@@ -119,7 +133,11 @@ def test_a_nan_is_told_at_any_size(output_size: tuple[int, int]) -> None:
             broken = logits.clone()
             broken[(1, *place)] = value
             _, is_number = best_classes(
-                [planes(one) for one in broken], size=(5, 6), output_size=output_size, num_classes=4, like=broken
+                [planes(one) for one in broken],
+                size=(5, 6),
+                output_size=output_size,
+                num_classes=4,
+                memory=Workspace(broken),
             )
             assert bool(is_number) is known
 
@@ -141,10 +159,10 @@ class Largest(TorchDispatchMode):
 def test_no_tensor_grows_with_the_frame_but_the_labels(monkeypatch: pytest.MonkeyPatch, height: int) -> None:
     monkeypatch.setattr(score_windows, "_CPU_VALUES", 1 << 12)
     logits = drawn(60, height // 4, 16)
-    enlarged = resizing((height // 4, 16), (height, 64), like=logits)(planes(logits))
+    enlarged = resizing((height // 4, 16), (height, 64), memory=Workspace(logits))(planes(logits))
     with Largest() as seen:
         labels, _ = best_classes(
-            [enlarged], size=(height, 64), output_size=(height + 8, 70), num_classes=60, like=logits
+            [enlarged], size=(height, 64), output_size=(height + 8, 70), num_classes=60, memory=Workspace(logits)
         )
     assert labels.shape == (1, height + 8, 70)
     assert seen.values <= max(labels.numel(), 2 << 12)
@@ -154,9 +172,13 @@ def test_no_tensor_grows_with_the_frame_but_the_labels(monkeypatch: pytest.Monke
 def test_devices_agree(device: torch.device, output_size: tuple[int, int]) -> None:
     logits = drawn(3, 6, 12, 17)
     labels = [
-        best_classes([planes(one) for one in moved], size=(12, 17), output_size=output_size, num_classes=6, like=moved)[
-            0
-        ].cpu()
+        best_classes(
+            [planes(one) for one in moved],
+            size=(12, 17),
+            output_size=output_size,
+            num_classes=6,
+            memory=Workspace(moved),
+        )[0].cpu()
         for moved in (logits, logits.to(device))
     ]
     assert float((labels[0] != labels[1]).double().mean()) < 0.01
