@@ -2,8 +2,9 @@
 
 Scales are 1 and above, where both resize alike (a smaller view is antialiased by us alone), and sides are given to
 ttach in whole pixels: its own ``Scale`` does not come back to every width. The net is small (a convolution of stride 8
-and an enlargement to 124 classes), so that views, not the net, are what is compared. ttach does not vote: its views are
-voted on by `torch.mode`.
+and an enlargement to 124 classes), so that views, not the net, are what is compared; in the last row ours is given the
+convolution alone, since `PerFrame` enlarges what a net gives. ttach does not vote: its views are voted on by
+`torch.mode`.
 """
 
 from __future__ import annotations
@@ -85,19 +86,24 @@ def rows(*, device: str = "cpu", size: Size = VIDEO, num_classes: int = 124) -> 
             maps.append(transformer.deaugment_mask(scores).argmax(dim=1).to(torch.uint8))
         return torch.stack(maps)
 
-    yield Row(
-        "views/vote/ttach",
-        f"vote of {len(views)} views of a frame, {num_classes} classes, a small net",
-        "ttach's transforms, arg-max, torch.mode",
-        ours=lambda: vote_labels(segmenter, frame, views=views, clip_length=1),
-        theirs=lambda: torch.mode(voted(), dim=0).values,
-        difference=lambda ours, theirs: off_the_vote(ours, theirs, voted()),
-        tolerance=1e-3,
-        measure="share of pixels off where the mode is unique",
-        turns=3,
-        at_most=8,
-        devices=("cpu",),  # PyTorch resizes bytes on the CPU alone
-    )
+    coarse = PerFrame(net.classes, num_classes=num_classes, logits_of=lambda out: out)
+    for name, work, model in [
+        ("views/vote/ttach", "a small net", segmenter),
+        ("views/vote/coarse/ttach", "a small net's coarse logits", coarse),
+    ]:
+        yield Row(
+            name,
+            f"vote of {len(views)} views of a frame, {num_classes} classes, {work}",
+            "ttach's transforms, arg-max, torch.mode",
+            ours=lambda model=model: vote_labels(model, frame, views=views, clip_length=1),
+            theirs=lambda: torch.mode(voted(), dim=0).values,
+            difference=lambda ours, theirs: off_the_vote(ours, theirs, voted()),
+            tolerance=1e-3,
+            measure="share of pixels off where the mode is unique",
+            turns=3,
+            at_most=8,
+            devices=("cpu",),  # PyTorch resizes bytes on the CPU alone
+        )
 
 
 def off_the_vote(ours: Tensor, theirs: Tensor, maps: Tensor) -> float:

@@ -90,10 +90,8 @@ def rectangles(size: tuple[int, int], *, num_classes: int, device: torch.device)
 
     On the CPU there are several even of a small frame, so that all but the first find their memory in place.
     """
-    if device.type == "cpu":
-        values = min(_CPU_VALUES, size[0] * size[1] * num_classes // _FEWEST)
-    else:
-        values = _GPU_VALUES
+    all_values = size[0] * size[1] * num_classes
+    values = min(_CPU_VALUES, all_values // _FEWEST) if device.type == "cpu" else _GPU_VALUES
     pixels = max(1, values // num_classes)
     height = max(1, min(size[0], isqrt(pixels)))
     width = max(1, pixels // height)
