@@ -22,7 +22,7 @@ Window = Callable[[Span, Span], Tensor]
 """Scores ``(height, width, K)`` of a frame's pixels in a range of rows and one of columns."""
 _CPU_VALUES = 1 << 20
 """Scores in a rectangle on the CPU: four megabytes, which its caches hold."""
-_FEWEST = 8
+_FEWEST = 6
 """Rectangles of a frame on the CPU, at least about so many."""
 _GPU_VALUES = 1 << 26
 """Scores in a rectangle elsewhere: few launches, and a quarter of a gigabyte in float32."""
@@ -93,11 +93,17 @@ def rectangles(size: tuple[int, int], *, num_classes: int, device: torch.device)
     all_values = size[0] * size[1] * num_classes
     values = min(_CPU_VALUES, all_values // _FEWEST) if device.type == "cpu" else _GPU_VALUES
     pixels = max(1, values // num_classes)
-    height = max(1, min(size[0], isqrt(pixels)))
-    width = max(1, pixels // height)
+    height = _even(size[0], at_most=isqrt(pixels))
+    width = _even(size[1], at_most=pixels // height)
     for top in range(0, size[0], height):
         for left in range(0, size[1], width):
             yield (top, min(top + height, size[0])), (left, min(left + width, size[1]))
+
+
+def _even(length: int, *, at_most: int) -> int:
+    """Length of the pieces of an axis, as few as may be and as equal as may be."""
+    pieces = -(-length // at_most)
+    return -(-length // pieces)
 
 
 @torch.no_grad()
