@@ -55,6 +55,7 @@ def test_what_backward_calls_is_done_again(profile: ModuleType, monkeypatch: pyt
 
 
 def test_a_profile_sums_up_and_everything_is_put_back(profile: ModuleType) -> None:
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first of its kind changes the class once and for all
     before = (torch.Tensor.backward, torch.optim.AdamW.step, mvcseg.mvc.apply_mask)
     row = profile.profiled("small", scale=0.5, count=2, device="cpu")
     assert (torch.Tensor.backward, torch.optim.AdamW.step, mvcseg.mvc.apply_mask) == before
