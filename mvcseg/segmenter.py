@@ -64,18 +64,24 @@ class Video(Protocol):
 
 
 def own_labels(segmenter: object, name: str) -> Callable[..., Any] | None:
-    """A segmenter's ``stream_labels`` or ``clip_labels``; None where it has none.
+    """A segmenter's ``stream_labels`` or ``clip_labels``; None where it has none, or would pass something over by it.
 
-    Nor is it used where a subclass has since changed how logits come about: it would pass the change over.
+    That is so where a subclass has since changed ``stream``; for clips also where one has changed ``forward``, where the
+    object has hooks or a ``forward`` of its own, and where a wrapper, such as `torch.compile`'s, only hands the method on.
     """
     method: Callable[..., Any] | None = getattr(segmenter, name, None)
-    if name in getattr(segmenter, "__dict__", ()):
+    own = getattr(segmenter, "__dict__", {})
+    if method is None or name in own:
         return method
-    for index, parent in enumerate(type(segmenter).__mro__):
-        if name in vars(parent):
-            changed = {other for newer in type(segmenter).__mro__[:index] for other in vars(newer)}
-            return None if changed & {"forward", "__call__", "stream"} else method
-    return method
+    mro = type(segmenter).__mro__
+    index = next((index for index, parent in enumerate(mro) if name in vars(parent)), None)
+    if index is None:
+        return method if name == "stream_labels" else None
+    changed = {other for newer in mro[:index] for other in vars(newer)}
+    if name == "stream_labels":
+        return None if "stream" in changed else method
+    is_hooked = "forward" in own or own.get("_forward_hooks") or own.get("_forward_pre_hooks")
+    return None if is_hooked or changed & {"stream", "forward", "__call__"} else method
 
 
 def check_segmenter(segmenter: Segmenter) -> int:

@@ -6,15 +6,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_dvis import tiny_dvis
+from tiny_transformers import tiny_net
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvcseg import MVCWrapper, PatchMask, PerFrame, iter_labels, predict_labels
+from mvcseg.adapters import from_transformers
 from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.inference import evaluating, iter_logits
+from mvcseg.models.compact import CompactSegmenter
 from mvcseg.ops import score_windows
 from mvcseg.ops.resize import resize_scores
-from mvcseg.segmenter import Segmenter
+from mvcseg.segmenter import Segmenter, own_labels
 
 
 class Brightness:
@@ -305,23 +309,54 @@ def test_a_method_of_one_object_is_its_own_way() -> None:
     assert bool((predict_labels(net, video, clip_length=2) == 2).all())
 
 
+def test_a_forward_or_a_hook_of_one_object_has_its_logits_used() -> None:
+    video = make_video(3)
+
+    def made() -> PerFrame:
+        return PerFrame(nn.Identity(), num_classes=3, logits_of=lambda out: out)
+
+    hooked, replaced = made(), made()
+    hooked.register_forward_hook(lambda module, arguments, logits: -logits)
+    replaced.forward = lambda frames: -made()(frames)  # type: ignore[method-assign]
+    assert torch.equal(predict_labels(made(), video, clip_length=2), video.long().argmax(dim=1))
+    for net in (hooked, replaced):
+        assert torch.equal(predict_labels(net, video, clip_length=2), video.long().argmin(dim=1))
+
+
 class Delegate:
     """Stands for another segmenter, as `torch.compile`'s module does."""
 
     def __init__(self, inner: Segmenter) -> None:
         self._inner = inner
+        self.calls = 0
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
 
     def __call__(self, frames: Tensor, /) -> Tensor:
-        raise AssertionError("its labels are asked for")
+        self.calls += 1
+        return self._inner(frames)
 
 
-def test_what_a_delegate_hands_on_is_used() -> None:
+def test_of_what_a_delegate_hands_on_only_streams_are_used() -> None:
     video = make_video(3)
-    delegate: Segmenter = Delegate(OwnClipLabels())  # type: ignore[assignment]
-    assert torch.equal(predict_labels(delegate, video, clip_length=2)[:, 0, 0], video[:, 0, 0, 0].long())
+    for inner, calls in [(OwnClipLabels(), 2), (OwnLabels(), 0)]:
+        delegate = Delegate(inner)
+        segmenter: Segmenter = delegate  # type: ignore[assignment]
+        assert torch.equal(predict_labels(segmenter, video, clip_length=2)[:, 0, 0], video[:, 0, 0, 0].long())
+        assert delegate.calls == calls
+
+
+def test_every_model_that_ships_is_asked_for_its_labels() -> None:
+    for segmenter, name in [
+        (CompactSegmenter(3, width=8), "clip_labels"),
+        (from_transformers(tiny_net("mask2former")), "clip_labels"),
+        (from_transformers(tiny_net("segformer")), "clip_labels"),
+        (from_transformers(tiny_net("videomt")), "stream_labels"),
+        (tiny_dvis("offline"), "stream_labels"),
+    ]:
+        assert own_labels(segmenter, name) is not None
+        assert own_labels(MVCWrapper(segmenter, mask=PatchMask(patch_size=8, ratio=0.5)), name) is not None
 
 
 @pytest.mark.parametrize("wrap", [False, True])
