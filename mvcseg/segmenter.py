@@ -66,8 +66,8 @@ class Video(Protocol):
 def own_labels(segmenter: object, name: str) -> Callable[..., Any] | None:
     """A segmenter's ``stream_labels`` or ``clip_labels``; None where it has none, or would pass something over by it.
 
-    That is so where a subclass has since changed ``stream``; for clips also where one has changed ``forward``, where the
-    object has hooks or a ``forward`` of its own, and where a wrapper, such as `torch.compile`'s, only hands the method on.
+    That is so where a subclass has since changed ``stream``; for clips also where one has changed ``forward``, where
+    the object has hooks or a ``forward`` of its own, and where a wrapper such as `torch.compile`'s hands the method on.
     """
     method: Callable[..., Any] | None = getattr(segmenter, name, None)
     own = getattr(segmenter, "__dict__", {})
