@@ -254,7 +254,7 @@ def _with_scores(total: Tensor | None, logits: Tensor, *, view: View, size: tupl
     for one, target in zip(logits, total.permute(0, 2, 3, 1), strict=True):
         scores = probabilities(planes(one), memory)
         scores = resize(mirrored(scores, memory, width=width) if view.flip else scores)
-        for rows, columns in rectangles(size, num_classes=num_classes, device=logits.device):
+        for rows, columns in rectangles(size, size=(height, width), num_classes=num_classes, device=logits.device):
             target[slice(*rows), slice(*columns)] += scores(rows, columns)
     return total
 

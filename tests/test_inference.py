@@ -391,8 +391,9 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = function(*args, **(kwargs or {}))
+        given = {each.untyped_storage().data_ptr() for each in args if isinstance(each, Tensor)}
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
                 self.values = max(self.values, tensor.numel())
         return result
 

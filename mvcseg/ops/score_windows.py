@@ -85,19 +85,24 @@ def resizing(size: tuple[int, int], output_size: tuple[int, int], memory: Worksp
     return resized
 
 
-def rectangles(size: tuple[int, int], *, num_classes: int, device: torch.device) -> Iterator[tuple[Span, Span]]:
-    """Rows and columns of rectangles that cover a frame, each with about as many scores as the caches hold.
+def rectangles(
+    output_size: tuple[int, int], *, size: tuple[int, int], num_classes: int, device: torch.device
+) -> Iterator[tuple[Span, Span]]:
+    """Rows and columns of rectangles that cover an output, each with about as many scores as the caches hold.
 
-    On the CPU there are several even of a small frame, so that all but the first find their memory in place.
+    On the CPU there are several even of a small frame, so that all but the first find their memory in place. A frame of
+    a larger ``size`` that is resized to the output is what counts.
     """
-    all_values = size[0] * size[1] * num_classes
+    height, width = output_size
+    values_per_pixel = num_classes * max(1, size[0] * size[1] // (height * width))
+    all_values = height * width * values_per_pixel
     values = min(_CPU_VALUES, all_values // _FEWEST) if device.type == "cpu" else _GPU_VALUES
-    pixels = max(1, values // num_classes)
-    height = _even(size[0], at_most=isqrt(pixels))
-    width = _even(size[1], at_most=pixels // height)
-    for top in range(0, size[0], height):
-        for left in range(0, size[1], width):
-            yield (top, min(top + height, size[0])), (left, min(left + width, size[1]))
+    pixels = max(1, values // values_per_pixel)
+    rows = _even(height, at_most=isqrt(pixels))
+    columns = _even(width, at_most=pixels // rows)
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield (top, min(top + rows, height)), (left, min(left + columns, width))
 
 
 def _even(length: int, *, at_most: int) -> int:
@@ -141,7 +146,7 @@ def best_classes(
     labels = torch.empty(len(frames), *output_size, dtype=torch.uint8, device=device)
     is_number = torch.ones((), dtype=torch.bool, device=device)
     for scores, target in zip(frames, labels, strict=True):
-        for rows, columns in rectangles(output_size, num_classes=num_classes, device=device):
+        for rows, columns in rectangles(output_size, size=size, num_classes=num_classes, device=device):
             best, classes = scores(rows, columns).max(dim=-1)
             target[slice(*rows), slice(*columns)] = classes
             is_number &= ~best.isnan().any()

@@ -17,6 +17,20 @@ from mvcseg.ops.workspace import Workspace
 CPU = torch.device("cpu")
 
 
+class Largest(TorchDispatchMode):
+    """Values of the largest tensor that is made within it."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = function(*args, **(kwargs or {}))
+        given = {each.untyped_storage().data_ptr() for each in args if isinstance(each, Tensor)}
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.values = max(self.values, tensor.numel())
+        return result
+
+
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype) * 3
 
@@ -34,7 +48,7 @@ def test_rectangles_cover_every_pixel_once(
 ) -> None:
     monkeypatch.setattr(score_windows, "_CPU_VALUES", values)
     seen = torch.zeros(size, dtype=torch.int32)
-    for rows, columns in rectangles(size, num_classes=num_classes, device=CPU):
+    for rows, columns in rectangles(size, size=size, num_classes=num_classes, device=CPU):
         part = seen[slice(*rows), slice(*columns)]
         assert part.numel() * num_classes <= max(values, num_classes)
         part += 1
@@ -42,7 +56,17 @@ def test_rectangles_cover_every_pixel_once(
 
 
 def test_an_accelerator_takes_a_frame_at_once() -> None:
-    assert list(rectangles((480, 853), num_classes=124, device=torch.device("meta"))) == [((0, 480), (0, 853))]
+    assert list(rectangles((480, 853), size=(480, 853), num_classes=124, device=torch.device("meta"))) == [
+        ((0, 480), (0, 853))
+    ]
+
+
+def test_what_is_read_of_a_large_frame_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_windows, "_CPU_VALUES", 30_000)
+    logits = drawn(5, 400, 300)
+    with Largest() as seen:
+        best_classes([planes(logits)], size=(400, 300), output_size=(40, 30), num_classes=5, memory=Workspace(logits))
+    assert seen.values <= 2 * 30_000
 
 
 sides = st.integers(1, 24)
@@ -140,19 +164,6 @@ def test_a_nan_is_told_at_any_size(output_size: tuple[int, int]) -> None:
                 memory=Workspace(broken),
             )
             assert bool(is_number) is known
-
-
-class Largest(TorchDispatchMode):
-    """Values of the largest tensor that is made within it."""
-
-    values = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor._base is None:
-                self.values = max(self.values, tensor.numel())
-        return result
 
 
 @pytest.mark.parametrize("height", [40, 80, 160])
