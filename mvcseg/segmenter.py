@@ -66,8 +66,8 @@ class Video(Protocol):
 def own_labels(segmenter: object, name: str) -> Callable[..., Any] | None:
     """A segmenter's ``stream_labels`` or ``clip_labels``; None where it has none, or would pass something over by it.
 
-    That is so where a subclass has since changed ``stream``; for clips also where one has changed ``forward``, where
-    the object has hooks or a ``forward`` of its own, and where a wrapper such as `torch.compile`'s hands the method on.
+    That is so where a subclass has since changed ``stream``, for clips ``forward``; for clips also where the object has
+    hooks or a ``forward`` of its own, and where a wrapper such as `torch.compile`'s hands the method on.
     """
     method: Callable[..., Any] | None = getattr(segmenter, name, None)
     own = getattr(segmenter, "__dict__", {})
@@ -81,7 +81,7 @@ def own_labels(segmenter: object, name: str) -> Callable[..., Any] | None:
     if name == "stream_labels":
         return None if "stream" in changed else method
     is_hooked = "forward" in own or own.get("_forward_hooks") or own.get("_forward_pre_hooks")
-    return None if is_hooked or changed & {"stream", "forward", "__call__"} else method
+    return None if is_hooked or changed & {"forward", "__call__"} else method
 
 
 def check_segmenter(segmenter: Segmenter) -> int:

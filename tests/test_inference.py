@@ -129,6 +129,17 @@ def test_nan_logits_are_named_with_their_frames() -> None:
         predict_labels(segmenter, video, clip_length=3)
 
 
+def test_nan_of_logits_alone_is_named_too() -> None:
+    class Breaking(Brightness):
+        def __call__(self, frames: Tensor, /) -> Tensor:
+            logits = super().__call__(frames)
+            return logits / torch.tensor(float(len(self.clip_lengths) != 2))
+
+    for size in (None, (3, 4)):
+        with pytest.raises(DataError, match="frames 2 to 3: segmenter: expected numbers, got NaN in the logits"):
+            list(iter_labels(Breaking(), make_video(5), clip_length=2, output_size=size))
+
+
 def test_bad_videos_are_refused() -> None:
     segmenter = Brightness()
     with pytest.raises(ShapeError, match="video: expected at least one frame"):
@@ -345,6 +356,16 @@ def test_of_what_a_delegate_hands_on_only_streams_are_used() -> None:
         segmenter: Segmenter = delegate  # type: ignore[assignment]
         assert torch.equal(predict_labels(segmenter, video, clip_length=2)[:, 0, 0], video[:, 0, 0, 0].long())
         assert delegate.calls == calls
+
+
+def test_a_wrapper_has_what_is_wrapped_and_no_more() -> None:
+    def names(segmenter: Segmenter) -> list[str]:
+        wrapper = MVCWrapper(segmenter, mask=PatchMask(patch_size=8, ratio=0.5))
+        return [name for name in ("stream", "stream_labels", "clip_labels") if hasattr(wrapper, name)]
+
+    assert names(Brightness()) == []
+    assert names(OwnClipLabels()) == ["clip_labels"]
+    assert names(tiny_dvis("online")) == ["stream", "stream_labels"]
 
 
 def test_every_model_that_ships_is_asked_for_its_labels() -> None:
