@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mvcseg.errors import DataError, ShapeError
+from mvcseg.errors import ConfigError, DataError, DTypeError, ShapeError
 from mvcseg.ops.score_windows import best_classes, planes
 from mvcseg.ops.workspace import Workspace
 from mvcseg.segmenter import (
@@ -69,7 +69,7 @@ def iter_labels(
 
     A segmenter's own ``stream_labels`` is used where it has one; where it has neither that nor ``stream``, its
     ``clip_labels``; else its logits. A subclass that changes how logits come about, but not these, has its logits
-    used.
+    used, and so has one of clips with hooks or out of `torch.compile`.
 
     Args:
         segmenter: gives logits of clips; at most 255 classes.
@@ -83,18 +83,24 @@ def iter_labels(
         tensor elsewhere.
 
     Raises:
-        ConfigError: ``clip_length`` is below 1, or the segmenter has more than 255 classes.
+        ConfigError: ``clip_length`` is below 1, ``output_size`` is not two sides of at least 1, or the segmenter has
+            more than 255 classes.
         ShapeError: the video is empty or not ``(T, 3, H, W)``, or the logits do not fit the frames.
-        DTypeError: frames are not uint8, or the segmenter is none.
+        DTypeError: frames or a segmenter's own labels are not uint8, or the segmenter is none.
         DataError: the logits hold NaN.
     """
     check_segmenter(segmenter)
     check_positive(clip_length=clip_length)
     check_video(video)
     device = video.device if isinstance(video, Tensor) else torch.device("cpu")
-    size = output_size or size_of(video)
-    for labels in _label_clips(segmenter, video, clip_length=clip_length, size=size):
-        check_shapes(labels=(labels, f"t {size[0]} {size[1]}"))
+    if output_size is not None and len(output_size) != 2:
+        raise ConfigError(f"output_size: expected (height, width), got {output_size}")
+    height, width = size_of(video) if output_size is None else output_size
+    check_positive(height=height, width=width)
+    for labels in _label_clips(segmenter, video, clip_length=clip_length, size=(height, width)):
+        check_shapes(labels=(labels, f"t {height} {width}"))
+        if labels.dtype != torch.uint8:
+            raise DTypeError(f"labels: expected uint8 from the segmenter's own method, got {labels.dtype}")
         yield labels.to(device)
 
 

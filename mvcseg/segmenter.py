@@ -66,22 +66,23 @@ class Video(Protocol):
 def own_labels(segmenter: object, name: str) -> Callable[..., Any] | None:
     """A segmenter's ``stream_labels`` or ``clip_labels``; None where it has none, or would pass something over by it.
 
-    That is so where a subclass has since changed ``stream``, for clips ``forward``; for clips also where the object has
-    hooks or a ``forward`` of its own, and where a wrapper such as `torch.compile`'s hands the method on.
+    That is so where a subclass or the object itself has since changed ``stream``, for clips ``forward``; for clips also
+    where the object is hooked or compiled, and where a wrapper such as `torch.compile`'s only hands the method on.
     """
     method: Callable[..., Any] | None = getattr(segmenter, name, None)
     own = getattr(segmenter, "__dict__", {})
     if method is None or name in own:
         return method
+    of_streams = name == "stream_labels"
     mro = type(segmenter).__mro__
     index = next((index for index, parent in enumerate(mro) if name in vars(parent)), None)
     if index is None:
-        return method if name == "stream_labels" else None
-    changed = {other for newer in mro[:index] for other in vars(newer)}
-    if name == "stream_labels":
+        return method if of_streams else None
+    changed = {*own, *(other for newer in mro[:index] for other in vars(newer))}
+    if of_streams:
         return None if "stream" in changed else method
-    is_hooked = "forward" in own or own.get("_forward_hooks") or own.get("_forward_pre_hooks")
-    return None if is_hooked or changed & {"forward", "__call__"} else method
+    is_called_otherwise = any(own.get(way) for way in ("_forward_hooks", "_forward_pre_hooks", "_compiled_call_impl"))
+    return None if is_called_otherwise or changed & {"forward", "__call__"} else method
 
 
 def check_segmenter(segmenter: Segmenter) -> int:
@@ -256,11 +257,12 @@ class PerFrame(nn.Module):
         """Class ids ``(B, T, height, width)`` uint8 of frames ``(B, T, 3, H, W)`` in ``[0, 1]``.
 
         They are the arg-max of ``forward``'s logits, or of probabilities resized to another size, but the net's logits
-        are never enlarged as a whole. Where the best two scores of a pixel lie within rounding of each other, either
-        class may win.
+        are never enlarged as a whole, and half precision is widened first. Where the best two scores of a pixel lie
+        within rounding of each other, either class may win.
 
         Raises:
             ShapeError, DTypeError: as ``forward``.
+            ConfigError: a side of ``output_size`` is below 1.
             DataError: logits are NaN.
         """
         logits, padded = self._logits_of_net(frames)

@@ -215,16 +215,19 @@ class MeanTTA(nn.Module):
         """Log of the mean class probabilities, ``(B, T, K, H, W)``, in float32 at least.
 
         Raises:
-            ShapeError: ``frames`` is not ``(B, T, 3, H, W)``.
+            ShapeError: ``frames`` is not ``(B, T, 3, H, W)``, or logits do not fit them.
             DTypeError: they are not floating-point.
         """
-        check_shapes(frames=(frames, "b t 3 h w"))
+        sizes = check_shapes(frames=(frames, "b t 3 h w"))
         check_float(frames=frames)
         size = (frames.shape[-2], frames.shape[-1])
         total: Tensor | None = None
         for view in self.views:
-            logits = self.segmenter(view.apply(frames)).flatten(0, 1)
-            if logits.requires_grad:
+            logits = self.segmenter(view.apply(frames))
+            check_shapes(logits=(logits, f"{sizes['b']} {sizes['t']} {self.num_classes} h w"))
+            logits = logits.flatten(0, 1)
+            with_graph = logits.requires_grad or (total is not None and total.requires_grad)
+            if with_graph or torch.compiler.is_compiling():
                 scores = logits.softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
                 scores = view.invert(scores, size=size)
                 total = scores if total is None else total + scores

@@ -368,6 +368,64 @@ def test_a_wrapper_has_what_is_wrapped_and_no_more() -> None:
     assert names(tiny_dvis("online")) == ["stream", "stream_labels"]
 
 
+@pytest.mark.parametrize("output_size", [(0, 5), (-1, 4), (5, 0), (5,), (1, 2, 3)])
+def test_bad_sizes_are_refused(output_size: tuple[int, int]) -> None:
+    for segmenter in (make_net(), Brightness(), OwnLabels()):
+        with pytest.raises(ConfigError, match=r"height: expected|width: expected|output_size: expected"):
+            list(iter_labels(segmenter, make_video(2), clip_length=2, output_size=output_size))
+    if len(output_size) == 2:
+        with pytest.raises(ConfigError, match=r"height: expected|width: expected"):
+            make_net().clip_labels(torch.rand(1, 1, 3, 5, 7), output_size=output_size)
+
+
+def test_a_size_may_come_as_a_list() -> None:
+    labels = list(iter_labels(make_net(), make_video(2), clip_length=2, output_size=[5, 7]))  # type: ignore[arg-type]
+    assert torch.equal(torch.cat(labels).long(), predict_labels(make_net(), make_video(2), clip_length=2))
+
+
+def test_labels_that_are_no_bytes_are_refused() -> None:
+    class Floats(OwnClipLabels):
+        def clip_labels(self, frames: Tensor, /, *, output_size: tuple[int, int]) -> Tensor:
+            return super().clip_labels(frames, output_size=output_size).float()
+
+    with pytest.raises(DTypeError, match=r"labels: expected uint8 from the segmenter's own method, got torch\.float32"):
+        predict_labels(Floats(), make_video(2), clip_length=2)
+
+
+def test_a_compiled_segmenter_is_called() -> None:
+    calls = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            calls.append(1)
+            return graph(*arguments)
+
+        return run
+
+    net, video = make_net(), make_video(3)
+    expected = predict_labels(net, video, clip_length=2)
+    net.compile(backend=backend)
+    assert torch.equal(predict_labels(net, video, clip_length=2), expected)
+    assert len(calls) >= 2
+
+
+def test_a_stream_of_one_object_is_used() -> None:
+    segmenter, video = OwnLabels(), make_video(3)
+    segmenter.stream = InvertedOwn().stream  # type: ignore[attr-defined]
+    assert torch.equal(predict_labels(segmenter, video, clip_length=2), (video[:, 0] == 0).long())
+
+
+@pytest.mark.parametrize("side", [64, 40])
+def test_impossible_classes_are_no_error_where_logits_shrink(side: int) -> None:
+    logits = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    logits[:, 2] = -torch.inf
+    logits[:, 1, : side // 2] = -torch.inf
+    net = PerFrame(lambda images: logits, num_classes=3, logits_of=lambda out: out)
+    video = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    expected = net(torch.zeros(1, 1, 3, 32, 32))[0].argmax(dim=1)
+    assert torch.equal(predict_labels(net, video, clip_length=1), expected)
+
+
 def test_every_model_that_ships_is_asked_for_its_labels() -> None:
     for segmenter, name in [
         (CompactSegmenter(3, width=8), "clip_labels"),

@@ -322,3 +322,42 @@ def test_mean_is_the_same_with_and_without_gradients(generator: torch.Generator)
     assert torch.allclose(without, with_gradients.detach(), atol=1e-5)
     assert not without.requires_grad
     assert torch.equal(frames, kept)
+
+
+class Mixed(nn.Module):
+    """Keeps gradients of some calls."""
+
+    num_classes = 3
+
+    def __init__(self, keeps: list[bool]) -> None:
+        super().__init__()
+        self.net, self.keeps = nn.Conv2d(3, 3, 1), iter(keeps)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return logits if next(self.keeps) else logits.detach()
+
+
+@pytest.mark.parametrize("keeps", [[True, False], [False, True], [False, False]])
+def test_the_mean_of_views_with_and_without_gradients(keeps: list[bool], generator: torch.Generator) -> None:
+    torch.manual_seed(0)
+    views, frames = [View(1.5), View(1.0, flip=True)], torch.rand(1, 2, 3, 40, 40, generator=generator)
+    mixed = Mixed(keeps)
+    mean = MeanTTA(mixed, views)(frames)
+    assert mean.requires_grad is any(keeps)
+    mixed.keeps = iter([True, True])
+    assert torch.allclose(mean, MeanTTA(mixed, views)(frames), atol=1e-5)
+    if any(keeps):
+        mean.sum().backward()
+        assert mixed.net.weight.grad is not None
+
+
+def test_the_mean_of_bad_logits_is_refused() -> None:
+    def answers(logits: Tensor) -> MeanTTA:
+        net = Mixed([])
+        net.forward = lambda frames: logits  # type: ignore[method-assign]
+        return MeanTTA(net, [View()])
+
+    for logits in (torch.zeros(1, 2, 3, 40), torch.zeros(1, 1, 3, 40, 40), torch.zeros(1, 2, 4, 40, 40)):
+        with pytest.raises(ShapeError, match="logits: expected"):
+            answers(logits)(torch.rand(1, 2, 3, 40, 40))

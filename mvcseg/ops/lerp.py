@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mvcseg.ops.workspace import Workspace
-
 
 class Lerp:
     """Bilinear resizing of one axis as two gathers and a blend, for any range of the result.
@@ -31,20 +29,12 @@ class Lerp:
         """Entries of the old axis behind entries ``start`` to ``stop`` of the new, first and last + 1."""
         return self._first_source[start], self._last_source[stop - 1] + 1
 
-    def apply(
-        self, x: Tensor, *, dim: int, start: int, stop: int, offset: int, memory: Workspace | None = None
-    ) -> Tensor:
-        """Entries ``start`` to ``stop`` of the resized axis ``dim``; ``x`` begins at entry ``offset`` of the old.
-
-        With a workspace the result is the next tensor of it; no gradient is kept then.
-        """
+    def apply(self, x: Tensor, *, dim: int, start: int, stop: int, offset: int) -> Tensor:
+        """Entries ``start`` to ``stop`` of the resized axis ``dim``; ``x`` begins at entry ``offset`` of the old."""
         window = slice(start, stop)
-        places = (self.low[window] - offset, self.high[window] - offset)
-        share = self.share[window].view([-1 if axis == dim else 1 for axis in range(x.ndim)])
-        if memory is None:
-            low, high = (x.index_select(dim, each) for each in places)
-            return low.lerp(high, share) if x.requires_grad else low.lerp_(high, share)
-        shape = [stop - start if axis == dim else length for axis, length in enumerate(x.shape)]
-        low = torch.index_select(x, dim, places[0], out=memory.next(shape))
-        high = torch.index_select(x, dim, places[1], out=memory.spare(shape))
-        return low.lerp_(high, share)
+        low = x.index_select(dim, self.low[window] - offset)
+        high = x.index_select(dim, self.high[window] - offset)
+        shape = [1] * x.ndim
+        shape[dim] = -1
+        share = self.share[window].view(shape)
+        return low.lerp(high, share) if x.requires_grad else low.lerp_(high, share)

@@ -15,11 +15,15 @@ from torch import Tensor
 
 from mvcseg.ops.lerp import Lerp
 from mvcseg.ops.workspace import Workspace
+from mvcseg.shapes import check_positive
 
 Span = tuple[int, int]
 """First and last + 1 of a range of rows or columns."""
 Window = Callable[[Span, Span], Tensor]
-"""Scores ``(height, width, K)`` of a frame's pixels in a range of rows and one of columns."""
+"""Scores ``(height, width, K)`` of a frame's pixels in a range of rows and one of columns.
+
+They may lie in a `Workspace`: use them before the next window is asked for.
+"""
 _CPU_VALUES = 1 << 20
 """Scores in a rectangle on the CPU: four megabytes, which its caches hold."""
 _FEWEST = 6
@@ -77,12 +81,22 @@ def resizing(size: tuple[int, int], output_size: tuple[int, int], memory: Worksp
         def window(rows: Span, columns: Span) -> Tensor:
             (top, bottom), (left, right) = vertical.source(*rows), horizontal.source(*columns)
             part = memory.hold(scores((top, bottom), (left, right)))
-            part = vertical.apply(part, dim=0, start=rows[0], stop=rows[1], offset=top, memory=memory)
-            return horizontal.apply(part, dim=1, start=columns[0], stop=columns[1], offset=left, memory=memory)
+            return _resized(_resized(part, vertical, 0, rows, top, memory), horizontal, 1, columns, left, memory)
 
         return window
 
     return resized
+
+
+def _resized(x: Tensor, lerp: Lerp, dim: int, span: Span, offset: int, memory: Workspace) -> Tensor:
+    """``lerp.apply`` in a workspace, as a sum of two products: what is infinite stays so, as in `interpolate`."""
+    window = slice(*span)
+    shape, sides = list(x.shape), [1] * x.ndim
+    shape[dim], sides[dim] = span[1] - span[0], -1
+    low = torch.index_select(x, dim, lerp.low[window] - offset, out=memory.next(shape))
+    high = torch.index_select(x, dim, lerp.high[window] - offset, out=memory.spare(shape))
+    share = lerp.share[window].view(sides)
+    return low.mul_(1 - share).addcmul_(high, share)
 
 
 def rectangles(
@@ -133,12 +147,16 @@ def best_classes(
         Classes ``(N, height, width)`` uint8, of equal scores the lowest; and whether all best scores are numbers, a
         bool tensor without axes.
 
+    Raises:
+        ConfigError: a side of ``output_size`` is below 1.
+
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 4.0], [1.0, 1.0, 1.0]]).view(2, 1, 3)
         >>> memory = Workspace(logits)
         >>> best_classes([planes(logits)], size=(1, 3), output_size=(1, 6), num_classes=2, memory=memory)[0]
         tensor([[[1, 1, 1, 1, 0, 0]]], dtype=torch.uint8)
     """
+    check_positive(height=output_size[0], width=output_size[1])
     if size != output_size:
         resize = resizing(size, output_size, memory)
         frames = [resize(probabilities(logits, memory)) for logits in frames]
