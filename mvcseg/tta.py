@@ -214,6 +214,8 @@ class MeanTTA(nn.Module):
     def forward(self, frames: Tensor, /) -> Tensor:
         """Log of the mean class probabilities, ``(B, T, K, H, W)``, in float32 at least.
 
+        Where no gradient is asked for the classes of a pixel lie side by side in memory (channels-last).
+
         Raises:
             ShapeError: ``frames`` is not ``(B, T, 3, H, W)``, or logits do not fit them.
             DTypeError: they are not floating-point.
