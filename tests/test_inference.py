@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import Largest
 from tiny_dvis import tiny_dvis
 from tiny_transformers import tiny_net
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvcseg import MVCWrapper, PatchMask, PerFrame, iter_labels, predict_labels
 from mvcseg.adapters import from_transformers
@@ -461,20 +461,6 @@ def test_labels_of_an_image_model_are_the_largest_of_its_logits(
     assert float(is_clear.double().mean()) > 0.99
     assert torch.equal(labels.long()[is_clear], scores.argmax(dim=1)[is_clear])
     assert len(labels.unique()) > 4
-
-
-class Largest(TorchDispatchMode):
-    """Values of the largest tensor that is made within it."""
-
-    values = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = function(*args, **(kwargs or {}))
-        given = {each.untyped_storage().data_ptr() for each in args if isinstance(each, Tensor)}
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
-                self.values = max(self.values, tensor.numel())
-        return result
 
 
 @pytest.mark.parametrize("output_size", [(128, 160), (96, 100)])

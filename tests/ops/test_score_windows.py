@@ -6,29 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import Largest
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvcseg.ops import score_windows
 from mvcseg.ops.score_windows import best_classes, mirrored, planes, probabilities, rectangles, resizing
 from mvcseg.ops.workspace import Workspace
 
 CPU = torch.device("cpu")
-
-
-class Largest(TorchDispatchMode):
-    """Values of the largest tensor that is made within it."""
-
-    values = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        result = function(*args, **(kwargs or {}))
-        given = {each.untyped_storage().data_ptr() for each in args if isinstance(each, Tensor)}
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
-                self.values = max(self.values, tensor.numel())
-        return result
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
